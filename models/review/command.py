@@ -4,6 +4,7 @@ import getpass
 import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -168,6 +169,7 @@ def review(
             session,
             _export_folder(reviewed),
             reload=read,
+            stamp=lambda: _stamp(reviewed, labels),
             author=author or _user(),
         )
         _serve(page, access, address, fixed=endpoint is not None)
@@ -244,6 +246,19 @@ def _utc_ns(text: str | None, option: str) -> int | None:
             f"{option}: '{text}' has no time zone: write {when:%Y-%m-%dT%H:%M}Z for UTC"
         )
     return round(when.timestamp() * 1_000_000) * 1000
+
+
+def _stamp(*paths: Path | None) -> list[int]:
+    """Return when files, their write-ahead logs and the files of folders changed."""
+    stamps = []
+    for path in paths:
+        if path is None:
+            continue
+        inside = path.iterdir() if path.is_dir() else ()
+        for each in (path, path.with_name(f"{path.name}-wal"), *inside):
+            with suppress(OSError):
+                stamps.append(each.stat().st_mtime_ns)
+    return stamps
 
 
 def _access(endpoint: str | None, token: str | None) -> tuple[Access, Address]:

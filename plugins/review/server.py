@@ -41,7 +41,9 @@ class ReviewPage:
     export_folder : Path
         Where the page's button exports to: a number is added if it is there already.
     reload : callable, optional
-        Reads the journal or folder again, where it may have grown.
+        Reads the journal or folder again.
+    stamp : callable
+        Returns a value that differs once the journal or folder has changed.
     author : str
         Name that the page proposes for its user.
     live : bool
@@ -54,6 +56,7 @@ class ReviewPage:
         export_folder: Path,
         *,
         reload: Callable[[], Collection] | None = None,
+        stamp: Callable[[], object] = lambda: None,
         author: str = "",
         live: bool = False,
     ) -> None:
@@ -61,9 +64,12 @@ class ReviewPage:
         self.audio = RecordingAudio()
         self._export_folder = export_folder
         self._reload = reload
+        self._stamp = stamp
+        self._read_at = stamp()
         self._author = author
         self._live = live
         self._exporting = threading.Lock()
+        self._renewing = threading.Lock()
 
     def routes(self, *, at_root: bool = False) -> list[BaseRoute]:
         """Return the routes, ``review`` and ``review/api/...``.
@@ -272,9 +278,12 @@ class ReviewPage:
         )
 
     def _renew(self, request: Request, body: bytes) -> Response:
-        """Read the journal again, which a run may have written on."""
-        if self._reload is not None:
-            self.session.replace(self._reload())
+        """Read the journal again if a run has written on."""
+        with self._renewing:
+            stamp = self._stamp()
+            if self._reload is not None and stamp != self._read_at:
+                self.session.replace(self._reload())
+                self._read_at = stamp
         return _json({"ok": True})
 
     def _free_folder(self) -> Path:

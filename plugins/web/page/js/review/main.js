@@ -1,0 +1,819 @@
+/* Review page: what is chosen, what is changed, and what is shown of it. */
+
+import { MAPS, UnitMarks } from "../colours.js";
+import { counted, duration, posterior, timeOfDay } from "../format.js";
+import { append, byId, element, fill, readable, setText } from "../text.js";
+import { chosenTheme, onTheme, setTheme } from "../theme.js";
+import { ReviewError, read, readSpectrogram, send, soundAddress } from "./api.js";
+import { listenToKeys, showKeys } from "./keys.js";
+import { SegmentList, showCount, startOf } from "./list.js";
+import { Picture } from "./picture.js";
+
+const PAGE = 200;
+const POLL_MS = 3000;
+const SHORTEST_S = 0.6;
+const LONGEST_S = 30;
+const AROUND = 5; // lengths of a segment that are visible
+const MOST_COLUMNS = 2000;
+const MOST_KEPT = 16; // spectrograms
+const MOST_UNIT_BUTTONS = 40;
+const PLAY_S = 0.15; // before and after a segment
+
+const marks = new UnitMarks();
+const recordings = new Map();
+const kept = new Map(); // spectrograms by their address
+
+const view = {
+  segments: [],
+  total: 0,
+  index: -1,
+  current: null, // the chosen segment
+  recording: null, // the visible one
+  nearby: [], // segments of the visible part
+  first: 0,
+  last: 1,
+  zoom: 1,
+  edge: null, // which edge the arrow keys move
+  draft: null, // edges while they are moved
+  splitAt: null,
+  event: 0, // last change that the page knows
+  lastUnit: "",
+  units: [],
+};
+
+const list = new SegmentList(
+  byId("list"),
+  marks,
+  (id) => recordings.get(id),
+  (index) => choose(index),
+);
+const picture = new Picture(byId("picture"), marks, {
+  choose: (segment) => chooseSegment(segment),
+  move: (onset, offset) => change({ action: "move", onset, offset }),
+  drag: (onset, offset) => {
+    view.draft = { onset, offset };
+    showScene();
+  },
+  add: (onset, offset) => add(onset, offset),
+  cancel: () => {
+    view.draft = null;
+    showScene();
+  },
+});
+
+// ---- what is told ----
+
+function tell(sentence, kind = "") {
+  const node = byId("status");
+  node.className = `status ${kind}`;
+  setText(node, sentence);
+}
+
+/** Run a task; a refusal is told on the page. */
+async function attempt(task) {
+  try {
+    return await task();
+  } catch (error) {
+    if (!(error instanceof ReviewError)) throw error;
+    tell(error.message, "bad");
+    return null;
+  }
+}
+
+function showProgress({ reviewed, total }) {
+  const bar = byId("progress");
+  bar.max = Math.max(total, 1);
+  bar.value = reviewed;
+  setText(byId("progress-words"), `${reviewed} of ${total} reviewed`);
+}
+
+function showUnits(units) {
+  view.units = units.map(([unit]) => unit);
+  const buttons = units.slice(0, MOST_UNIT_BUTTONS).map(([unit, number]) => {
+    const key = keyOf(unit);
+    return element(
+      "button",
+      { type: "button", title: readable(unit, 250), onclick: () => label(unit) },
+      `${marks.shape(unit)} ${readable(unit, 24)} `,
+      element("span", {}, `${number} `),
+      key ? element("kbd", {}, key) : null,
+    );
+  });
+  fill(byId("units"), ...buttons);
+  if (!buttons.length) append(byId("units"), ["No segment has a unit yet: type a letter, or F2."]);
+  const select = byId("unit");
+  const chosen = select.value;
+  fill(
+    select,
+    element("option", { value: "" }, "all"),
+    ...view.units.map((unit) => element("option", { value: unit }, readable(unit, 40))),
+  );
+  if (chosen && !view.units.includes(chosen)) {
+    append(select, [element("option", { value: chosen }, readable(chosen, 40))]);
+  }
+  select.value = chosen;
+  fill(byId("label-units"), ...view.units.map((unit) => element("option", { value: unit })));
+}
+
+/** Return the key that labels with a unit at once; "" if there is none. */
+function keyOf(unit) {
+  const alone = view.units.filter((other) => other.startsWith(unit)).length === 1;
+  return Array.from(unit).length === 1 && /[\p{L}\p{N}]/u.test(unit) && alone ? unit : "";
+}
+
+// ---- the list ----
+
+function query() {
+  const order = byId("order").value;
+  return {
+    order,
+    kind: order === "near_miss" ? "near_miss" : "segment",
+    unit: byId("unit").value,
+    recording: byId("recording").value,
+    unreviewed: byId("unreviewed").checked ? 1 : "",
+  };
+}
+
+async function load(keep = true) {
+  const found = await attempt(() => read("segments", { ...query(), first: 0, most: PAGE }));
+  if (!found) return;
+  const { id } = (keep && view.current) || {};
+  view.segments = found.segments;
+  view.total = found.total;
+  showList();
+  const at = view.segments.findIndex((segment) => segment.id === id);
+  if (view.segments.length) await choose(at >= 0 ? at : 0, false);
+  else await chooseNothing();
+}
+
+async function loadMore() {
+  const first = view.segments.length;
+  const found = await attempt(() => read("segments", { ...query(), first, most: PAGE }));
+  if (!found) return;
+  const known = new Set(view.segments.map((segment) => segment.id));
+  view.segments.push(...found.segments.filter((segment) => !known.has(segment.id)));
+  view.total = Math.max(found.total, view.segments.length);
+  showList();
+}
+
+function showList() {
+  list.show(view.segments, view.index);
+  showCount(byId("list-count"), view.segments.length, view.total);
+  byId("more").hidden = view.segments.length >= view.total;
+}
+
+// ---- choosing ----
+
+async function choose(index, announce = true) {
+  if (index < 0 || index >= view.segments.length) return;
+  view.index = index;
+  list.choose(index);
+  await showSegment(view.segments[index]);
+  if (announce) tell("");
+}
+
+async function chooseSegment(segment) {
+  const at = view.segments.findIndex((each) => each.id === segment.id);
+  if (at >= 0) {
+    await choose(at);
+    return;
+  }
+  view.index = -1;
+  list.choose(-1);
+  await showSegment(segment, false);
+}
+
+async function chooseNothing() {
+  view.index = -1;
+  view.current = null;
+  const id = byId("recording").value || recordings.keys().next().value;
+  const recording = recordings.get(id);
+  setText(byId("what"), recording ? readable(recording.name) : "Nothing is here to review");
+  setText(byId("facts"), "");
+  if (!recording) return;
+  view.recording = recording;
+  const span = 3 * recording.sample_rate;
+  await showPart(0, Math.min(span, recording.n_samples ?? span));
+}
+
+async function showSegment(segment, moves = true) {
+  const recording = recordings.get(segment.recording);
+  const changed = recording !== view.recording;
+  Object.assign(view, { current: segment, recording, edge: null, draft: null, splitAt: null });
+  stopSound();
+  showFacts();
+  if (!recording) return;
+  if (moves || changed) {
+    const [first, last] = around(segment, recording);
+    await showPart(first, last);
+  } else {
+    showScene();
+  }
+}
+
+function around(segment, recording) {
+  const rate = recording.sample_rate;
+  const length = (segment.offset - segment.onset) / rate;
+  const span_s = Math.min(Math.max(AROUND * length, SHORTEST_S) * view.zoom, LONGEST_S);
+  const middle = (segment.onset + segment.offset) / 2;
+  return [Math.round(middle - (span_s * rate) / 2), Math.round(middle + (span_s * rate) / 2)];
+}
+
+/** Show a part of the recording; it is moved into the recording. */
+async function showPart(first, last) {
+  const { recording } = view;
+  const span = Math.max(last - first, 16);
+  const end = recording.n_samples ?? Infinity;
+  const start = Math.max(0, Math.min(first, end - span));
+  view.first = Math.round(start);
+  view.last = Math.round(start + span);
+  showScene();
+  const { first: from, last: to } = view;
+  const part = { recording: recording.id, start: from, stop: to };
+  const found = await attempt(() => read("window", part));
+  if (view.recording !== recording || view.first !== from || view.last !== to) return;
+  view.nearby = found?.segments ?? [];
+  showScene();
+  await showSpectrogram(recording, from, to);
+}
+
+async function showSpectrogram(recording, first, last) {
+  const problem = byId("picture-problem");
+  problem.hidden = !recording.problem;
+  setText(problem, recording.problem);
+  if (recording.problem) {
+    picture.showColumns(null);
+    return;
+  }
+  const columns = await attempt(() => spectrogramOf(recording, first, last));
+  const isShown = view.recording === recording && view.first === first && view.last === last;
+  if (columns && isShown) picture.showColumns(columns);
+  prefetch();
+}
+
+async function spectrogramOf(recording, first, last) {
+  const width = Math.min(picture.width, MOST_COLUMNS);
+  const key = `${recording.id} ${first} ${last} ${width}`;
+  let found = kept.get(key);
+  if (!found) {
+    found = readSpectrogram(recording.id, first, last, width);
+    kept.set(key, found);
+    found.catch(() => kept.delete(key));
+    if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value);
+  }
+  return { ...(await found), recording: recording.id };
+}
+
+/** Read the spectrogram of the next segment, which is likely to come. */
+function prefetch() {
+  const next = view.segments[view.index + 1];
+  const recording = next && recordings.get(next.recording);
+  if (!recording || recording.problem) return;
+  let [first, last] = around(next, recording);
+  const span = Math.max(last - first, 16);
+  first = Math.round(Math.max(0, Math.min(first, (recording.n_samples ?? Infinity) - span)));
+  spectrogramOf(recording, first, Math.round(first + span)).catch(() => {});
+}
+
+function showScene() {
+  picture.show({
+    recording: view.recording,
+    first: view.first,
+    last: view.last,
+    segments: view.nearby,
+    current: view.current,
+    draft: view.draft,
+    edge: view.edge,
+    splitAt: view.splitAt,
+  });
+  byId("edge-onset").setAttribute("aria-pressed", view.edge === "onset");
+  byId("edge-offset").setAttribute("aria-pressed", view.edge === "offset");
+  byId("split").setAttribute("aria-pressed", view.splitAt !== null);
+}
+
+function showFacts() {
+  const { current, recording } = view;
+  if (!current) return;
+  const isMiss = current.kind === "near_miss";
+  const unit = isMiss ? "Near miss" : current.unit || "No unit";
+  setText(byId("what"), `${isMiss ? "" : marks.shape(current.unit || "unknown")} ${readable(unit)}`);
+  const rate = recording?.sample_rate ?? 1;
+  const { onset, offset } = view.draft ?? current;
+  const facts = [
+    readable(recording?.name ?? "", 40),
+    `${startOf({ ...current, onset }, recording)}, ${duration((offset - onset) / rate)}`,
+    current.posterior === null ? "" : `posterior ${posterior(current.posterior)}`,
+    current.surprise === null ? "" : `surprise ${current.surprise.toFixed(2)}`,
+    isMiss ? `${current.reason}, score ${current.score?.toFixed(1)}` : "",
+    !current.alive ? "deleted" : current.reviewed ? "reviewed" : "not yet reviewed",
+    current.author ? `by ${readable(current.author, 30)}` : "",
+  ];
+  setText(byId("facts"), facts.filter(Boolean).join(" · "));
+  const words = `Spectrogram: ${unit}, ${facts.filter(Boolean).join(", ")}`;
+  byId("picture").setAttribute("aria-label", words);
+}
+
+// ---- changing ----
+
+const waiting = { last: Promise.resolve() };
+
+/** Send a change after those before it, and show what it has changed. */
+function change(edit, { segment = view.current, goOn = false } = {}) {
+  const task = async () => {
+    const author = byId("author").value.trim();
+    const now = segment ? latest(segment) : null;
+    const asked = { ...edit, author };
+    if (now) Object.assign(asked, { segment: now.id, seen: now.event });
+    const answer = await attempt(() => send("edit", asked));
+    view.draft = null;
+    view.splitAt = null;
+    if (!answer) {
+      showScene();
+      return null;
+    }
+    apply(answer.segments);
+    showProgress(answer);
+    showUnits(answer.units);
+    tell(answer.told || told(asked, answer), answer.told ? "warn" : "good");
+    await Promise.all([showChanges(), renewNearby()]);
+    if (goOn && byId("advance").checked) await next(false);
+    return answer;
+  };
+  const result = waiting.last.then(task);
+  waiting.last = result.catch(() => {});
+  return result;
+}
+
+const DONE = {
+  label: "labelled",
+  confirm: "confirmed",
+  move: "moved",
+  split: "split",
+  merge: "merged with the next",
+  delete: "deleted",
+  add: "added",
+  undo: "undone",
+  redo: "done again",
+};
+
+function told(edit, answer) {
+  const [first] = answer.segments;
+  if (edit.action === "confirm" && first.kind === "near_miss") return "Confirmed: nothing is there.";
+  if (edit.action === "label" || edit.action === "confirm") {
+    return `${readable(first.unit, 40)}: ${DONE[edit.action]}.`;
+  }
+  return `${DONE[edit.action][0].toUpperCase()}${DONE[edit.action].slice(1)}.`;
+}
+
+/** Return a segment as the page knows it now. */
+function latest(segment) {
+  if (view.current?.id === segment.id) return view.current;
+  return view.segments.find((each) => each.id === segment.id) ?? segment;
+}
+
+/** Take changed segments into list, picture and facts. */
+function apply(segments) {
+  for (const segment of segments) {
+    if (view.current?.id === segment.id) view.current = segment;
+    const at = view.segments.findIndex((each) => each.id === segment.id);
+    if (at >= 0) {
+      view.segments[at] = segment;
+      list.update(at);
+    } else if (segment.alive && segment.event && fits(segment)) {
+      insert(segment);
+    }
+    const near = view.nearby.findIndex((each) => each.id === segment.id);
+    if (near >= 0) view.nearby[near] = segment;
+  }
+  view.nearby = view.nearby.filter((segment) => segment.alive);
+  showFacts();
+  showScene();
+}
+
+function fits(segment) {
+  const { recording, unit, kind } = query();
+  return (
+    kind === segment.kind &&
+    (!recording || recording === segment.recording) &&
+    (!unit || unit === segment.unit)
+  );
+}
+
+/** Put a new segment behind the one that it came from. */
+function insert(segment) {
+  let at = view.segments.findIndex(
+    (each) => each.recording === segment.recording && each.onset > segment.onset,
+  );
+  if (byId("order").value !== "time" || at < 0) at = view.index + 1;
+  view.segments.splice(at, 0, segment);
+  view.total += 1;
+  if (view.index >= at) view.index += 1;
+  showList();
+}
+
+async function renewNearby() {
+  const { recording, first, last } = view;
+  if (!recording) return;
+  const found = await attempt(() =>
+    read("window", { recording: recording.id, start: first, stop: last }),
+  );
+  if (!found || view.recording !== recording || view.first !== first) return;
+  view.nearby = found.segments;
+  showScene();
+}
+
+function label(unit) {
+  if (!view.current) return tell("Choose a segment first.");
+  view.lastUnit = unit;
+  return change({ action: "label", unit }, { goOn: true });
+}
+
+async function add(onset, offset) {
+  const { recording } = view;
+  if (!recording) return;
+  const edit = { action: "add", recording: recording.id, onset, offset, unit: "" };
+  const answer = await change(edit, { segment: null });
+  if (!answer) return;
+  await chooseSegment(answer.segments[0]);
+  tell("Added: label it with a letter or F2.", "good");
+}
+
+async function reverse(action) {
+  const answer = await change({ action }, { segment: null });
+  if (!answer) return;
+  const shown = answer.segments.find((each) => each.alive) ?? answer.segments[0];
+  await chooseSegment(shown);
+  tell(action === "undo" ? "Undone." : "Done again.", "good");
+}
+
+// ---- moving edges and splitting by keys ----
+
+function startEdge(edge) {
+  if (!view.current?.alive) return;
+  commitDraft();
+  view.splitAt = null;
+  view.edge = view.edge === edge ? null : edge;
+  showScene();
+  tell(view.edge ? `← → moves the ${edge} by a hop, Shift by ten, Escape ends.` : "");
+}
+
+function moveEdge(hops) {
+  const { current, recording } = view;
+  const hop = recording.hop_length;
+  const draft = view.draft ?? { onset: current.onset, offset: current.offset };
+  const moved = { ...draft, [view.edge]: Math.max(0, draft[view.edge] + hops * hop) };
+  if (moved.onset >= moved.offset) {
+    tell("A segment must end after its onset.", "bad");
+    return;
+  }
+  view.draft = moved;
+  showFacts();
+  showScene();
+}
+
+function commitDraft() {
+  if (!view.draft || picture.held) return;
+  const { onset, offset } = view.draft;
+  const { current } = view;
+  view.current = { ...current, onset, offset }; // until the server answers
+  view.draft = null;
+  change({ action: "move", onset, offset }).then((answer) => {
+    if (answer) return;
+    if (view.current?.id === current.id) view.current = { ...view.current, onset: current.onset, offset: current.offset };
+    showFacts();
+    showScene();
+  });
+}
+
+function startSplit() {
+  if (!view.current?.alive) return;
+  view.edge = null;
+  if (view.splitAt !== null) {
+    commitSplit();
+    return;
+  }
+  view.splitAt = Math.round((view.current.onset + view.current.offset) / 2);
+  showScene();
+  tell("← → moves the line, Enter splits, Escape ends.");
+}
+
+function commitSplit() {
+  const at = view.splitAt;
+  change({ action: "split", at });
+}
+
+// ---- moving on ----
+
+async function next(announce = true) {
+  const wants = byId("unreviewed").checked;
+  let at = view.index + 1;
+  while (wants && view.segments[at] && view.segments[at].reviewed) at += 1;
+  if (at >= view.segments.length && view.segments.length < view.total) await loadMore();
+  if (at < view.segments.length) {
+    const sentence = byId("status").textContent;
+    const kind = byId("status").className.replace("status ", "");
+    await choose(at, announce);
+    if (!announce) tell(sentence, kind);
+  } else {
+    tell(wants ? "No further segment is left to review." : "This is the last segment.");
+  }
+}
+
+function step(hops) {
+  if (view.edge && view.current) moveEdge(hops);
+  else if (view.splitAt !== null) {
+    const { onset, offset } = view.current;
+    const hop = view.recording.hop_length;
+    view.splitAt = Math.min(Math.max(view.splitAt + hops * hop, onset + 1), offset - 1);
+    showScene();
+  } else if (view.recording) {
+    const span = view.last - view.first;
+    const by = Math.sign(hops) * span * (Math.abs(hops) > 1 ? 1 : 0.25);
+    showPart(view.first + by, view.last + by);
+  }
+}
+
+function zoom(factor) {
+  if (!view.recording) return;
+  view.zoom = Math.min(Math.max(view.zoom * factor, 0.1), 30);
+  const middle = (view.first + view.last) / 2;
+  const rate = view.recording.sample_rate;
+  const span = Math.min(Math.max((view.last - view.first) * factor, 0.05 * rate), LONGEST_S * rate);
+  showPart(middle - span / 2, middle + span / 2);
+}
+
+// ---- sound ----
+
+const sound = byId("sound");
+let playing = null;
+
+function play(slowly) {
+  const { recording, current } = view;
+  if (!recording) return;
+  if (recording.problem) {
+    tell(recording.problem, "bad");
+    return;
+  }
+  const rate = recording.sample_rate;
+  const range = view.draft ?? current;
+  const start = range ? Math.max(0, range.onset - Math.round(PLAY_S * rate)) : view.first;
+  const stop = range ? range.offset + Math.round(PLAY_S * rate) : view.last;
+  const normal = recording.ultrasound ? recording.slow : 1;
+  const speed = slowly ? normal * (recording.ultrasound ? 0.5 : recording.slow) : normal;
+  playing = { start, speed, rate };
+  sound.src = soundAddress(recording.id, start, stop, speed);
+  sound.play().then(follow, (error) => {
+    if (error.name !== "AbortError") tell("The sound cannot be played.", "bad");
+  });
+}
+
+function follow() {
+  if (!playing || sound.ended || sound.paused) {
+    picture.showPlayhead(null);
+    return;
+  }
+  const { start, speed, rate } = playing;
+  picture.showPlayhead(start + sound.currentTime * speed * rate);
+  requestAnimationFrame(follow);
+}
+
+function stopSound() {
+  if (playing) sound.pause();
+  playing = null;
+}
+
+// ---- changes of others ----
+
+async function showChanges() {
+  const found = await attempt(() => read("events", { after: view.event }));
+  if (!found) return;
+  if (!found.events.length) return;
+  view.event = found.events.at(-1).event;
+  apply(found.segments);
+  showProgress(found);
+  showUnits(found.units);
+  const rows = found.events.map((event) =>
+    element(
+      "li",
+      { value: event.event },
+      `${timeOfDay(event.utc_ms)} ${readable(event.author, 30)}: ${DONE[event.action]}`,
+      event.unit ? ` ${readable(event.unit, 30)}` : "",
+    ),
+  );
+  byId("history").prepend(...rows.reverse());
+  while (byId("history").children.length > 100) byId("history").lastElementChild.remove();
+  return found.events;
+}
+
+async function poll() {
+  if (document.visibilityState === "visible" && !picture.held) {
+    const own = byId("author").value.trim();
+    const before = view.event;
+    const events = await waiting.last.then(showChanges);
+    const others = (events ?? []).filter((event) => before && event.author !== own);
+    if (others.length) {
+      const { author } = others.at(-1);
+      tell(`${readable(author, 30)} has made ${counted(others.length, "change")}.`, "warn");
+    }
+  }
+  setTimeout(poll, POLL_MS);
+}
+
+// ---- dialogs ----
+
+function openLabel(text = "") {
+  if (!view.current) return tell("Choose a segment first.");
+  const input = byId("label-input");
+  input.value = text;
+  byId("label-dialog").showModal();
+  input.focus();
+  if (text === view.current.unit) input.select();
+}
+
+byId("label-form").addEventListener("submit", () => {
+  const unit = byId("label-input").value.trim();
+  if (unit) label(unit);
+});
+byId("label-cancel").addEventListener("click", () => byId("label-dialog").close());
+
+byId("export-open").addEventListener("click", async () => {
+  setText(byId("export-result"), "");
+  const state = await attempt(() => read("state"));
+  if (state) setText(byId("export-folder"), state.export);
+  byId("export-dialog").showModal();
+});
+byId("export-close").addEventListener("click", () => byId("export-dialog").close());
+byId("export-go").addEventListener("click", async () => {
+  const button = byId("export-go");
+  const result = byId("export-result");
+  const format = byId("export-format").value;
+  button.disabled = true;
+  setText(result, "Writing …");
+  try {
+    const done = await send("export", { format, everything: byId("export-all").checked });
+    const units = Object.entries(done.units).map(([unit, n]) => `${readable(unit, 20)} ${n}`);
+    const how = format === "csv" ? "" : ` --format ${format}`;
+    fill(
+      result,
+      `Wrote ${counted(done.segments, "segment")} (${units.join(", ")}), ${duration(done.seconds)} of audio. `,
+      ...done.notes.map((note) => `${note}. `),
+      "Now: ",
+      element("code", {}, `neurovocal train ${done.folder}${how} --out BUNDLE`),
+    );
+  } catch (error) {
+    if (!(error instanceof ReviewError)) throw error;
+    setText(result, error.message);
+  }
+  button.disabled = false;
+});
+byId("help-open").addEventListener("click", () => byId("help-dialog").showModal());
+byId("help-close").addEventListener("click", () => byId("help-dialog").close());
+
+// ---- wiring ----
+
+const act = {
+  next: () => next(),
+  previous: () => choose(view.index - 1),
+  confirm: () => {
+    if (view.splitAt !== null) commitSplit();
+    else if (view.current) change({ action: "confirm" }, { goOn: true });
+  },
+  letter: (text) => {
+    if (!/[\p{L}\p{N}]/u.test(text)) return;
+    if (view.units.includes(text) && keyOf(text)) label(text);
+    else openLabel(text);
+  },
+  nameUnit: () => openLabel(view.current?.unit ?? ""),
+  again: () => (view.lastUnit ? label(view.lastUnit) : tell("Nothing was labelled yet.")),
+  play,
+  edge: startEdge,
+  step,
+  released: commitDraft,
+  split: startSplit,
+  merge: () => view.current && change({ action: "merge" }),
+  remove: () => view.current && change({ action: "delete" }, { goOn: true }),
+  add: () => {
+    if (!view.recording) return;
+    const { hop_length: hop, sample_rate: rate } = view.recording;
+    const half = Math.max(hop, Math.round((0.025 * rate) / hop) * hop);
+    const middle = Math.round((view.first + view.last) / 2 / hop) * hop;
+    add(Math.max(0, middle - half), middle + half);
+  },
+  escape: () => {
+    Object.assign(view, { edge: null, draft: null, splitAt: null });
+    stopSound();
+    showFacts();
+    showScene();
+    tell("");
+  },
+  undo: () => reverse("undo"),
+  redo: () => reverse("redo"),
+  zoom,
+  help: () => byId("help-dialog").showModal(),
+};
+
+const BUTTONS = {
+  play: () => play(false),
+  slow: () => play(true),
+  confirm: act.confirm,
+  "name-unit": act.nameUnit,
+  "edge-onset": () => startEdge("onset"),
+  "edge-offset": () => startEdge("offset"),
+  split: startSplit,
+  merge: act.merge,
+  delete: act.remove,
+  add: act.add,
+  undo: act.undo,
+  redo: act.redo,
+  "zoom-out": () => zoom(1.5),
+  "zoom-in": () => zoom(1 / 1.5),
+};
+
+function wire() {
+  for (const [id, task] of Object.entries(BUTTONS)) {
+    byId(id).addEventListener("click", (event) => {
+      task();
+      // After a click of the mouse, keys are for the picture again.
+      if (event.detail) byId("picture").focus({ preventScroll: true });
+    });
+  }
+  for (const id of ["order", "unit", "recording", "unreviewed"]) {
+    byId(id).addEventListener("change", () => {
+      load();
+      byId("list").focus({ preventScroll: true });
+    });
+  }
+  byId("more").addEventListener("click", loadMore);
+  byId("gain").addEventListener("input", (event) => {
+    picture.gainDb = Number(event.target.value);
+    picture.draw();
+  });
+  const map = byId("map");
+  fill(map, ...Object.keys(MAPS).map((name) => element("option", { value: name }, name)));
+  map.addEventListener("change", () => {
+    picture.map = map.value;
+    picture.draw();
+  });
+  const author = byId("author");
+  author.addEventListener("change", () => {
+    remember("neurovocal.reviewer", author.value.trim());
+  });
+  const theme = byId("theme");
+  theme.value = chosenTheme();
+  theme.addEventListener("change", () => setTheme(theme.value));
+  onTheme(() => picture.draw());
+  showKeys(byId("help-keys"));
+  listenToKeys(act);
+}
+
+function remember(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // The name holds until the page is closed.
+  }
+}
+
+function remembered(key) {
+  try {
+    return localStorage.getItem(key) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function showState(state) {
+  document.title = `Review of ${readable(state.name)} – NeuroVocal`;
+  setText(byId("name"), readable(state.name));
+  if (state.live) fill(byId("pages"), element("a", { href: "./" }, "Live"));
+  byId("author").value = remembered("neurovocal.reviewer") || state.author;
+  for (const recording of state.recordings) recordings.set(recording.id, recording);
+  fill(
+    byId("recording"),
+    element("option", { value: "" }, `all (${recordings.size})`),
+    ...state.recordings.map((each) =>
+      element("option", { value: each.id }, readable(each.run ? `${each.name}, run ${each.run}` : each.name, 60)),
+    ),
+  );
+  for (const option of byId("order").options) {
+    option.disabled = state.orders[option.value] === false;
+  }
+  byId("notes-panel").hidden = !state.notes.length;
+  fill(byId("notes"), ...state.notes.map((note) => element("li", {}, readable(note, 300))));
+  showProgress(state);
+  showUnits(state.units);
+}
+
+async function start() {
+  wire();
+  await attempt(() => send("reload"));
+  const state = await attempt(() => read("state"));
+  if (!state) return;
+  showState(state);
+  await load(false);
+  await showChanges();
+  document.body.dataset.ready = "yes"; // for tests and for scripts
+  poll();
+}
+
+start();
