@@ -8,23 +8,14 @@ from pydantic import Field, SecretStr
 
 from neurovocal.engine import (
     KINDS,
-    Block,
     BuildContext,
     Clock,
     ConfigError,
-    Frames,
-    Health,
     Message,
     Options,
     Plugin,
     StageError,
-    Stats,
-    Surprise,
-    Synthesis,
-    Trace,
-    Withheld,
 )
-from neurovocal.engine.contracts.types import BULK_KINDS
 from neurovocal.engine.support.endpoints import parse_address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.wire.codec import encode
@@ -35,7 +26,8 @@ from neurovocal.plugins.web.access import (
     access_problems,
     url_of,
 )
-from neurovocal.plugins.web.encoding import FrameScale, Station
+from neurovocal.plugins.web.encoding import Station
+from neurovocal.plugins.web.feed import Origin, StationFeed
 from neurovocal.plugins.web.history import History
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl, control_problems
@@ -125,6 +117,7 @@ class WebSink:
             control=options.control is not None,
         )
         self._hub = Hub([known])
+        self._feed = StationFeed(self._hub, _STATION, self._sound)
         self._server: PageServer | None = None
 
     def open(self) -> None:
@@ -163,39 +156,17 @@ class WebSink:
         """Pass a message on to all viewers; StageError if the page is not served."""
         if self._server is None or self._server.failure is not None:
             raise StageError("the page is not served")
-        info, event = message.info, message.event
-        if isinstance(event, Frames | Synthesis | Surprise | Trace):
-            self._hub.add_columns(
-                _STATION, info.stream, self._run, info.sample_rate, event
-            )
-            return
-        if isinstance(event, Block):
-            if self._sound is not None:
-                self._sound.add(info.stream, info.sample_rate, event)
-            return
-        if message.kind in BULK_KINDS:
-            return
-        if isinstance(event, Withheld) and self._sound is not None:
-            interval = (event.start, event.stop)
-            self._sound.note_withheld(info.stream, info.sample_rate, *interval)
+        info = message.info
+        origin = Origin(
+            message.kind, info.stream, self._run, message.seq, info.sample_rate
+        )
+        self._feed.put(origin, message.event, lambda: self._header(message))
+
+    def _header(self, message: Message) -> str:
         publish_ms = None
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
-        _, header, _ = encode(message, self._run, publish_ms)
-        if isinstance(event, Stats):
-            scale = FrameScale.of_stats(event.values)
-            self._hub.set_scale(_STATION, info.stream, scale)
-        self._hub.add_event(
-            _STATION,
-            message.kind,
-            info.stream,
-            self._run,
-            message.seq,
-            header.decode(),
-            # Withheld audio counts at the rate of the source.
-            sample_rate=0 if isinstance(event, Withheld) else info.sample_rate,
-            state=event.stage if isinstance(event, Health) else "",
-        )
+        return encode(message, self._run, publish_ms)[1].decode()
 
     def flush(self, timeout: float) -> None:
         """Do nothing: the server sends by itself."""

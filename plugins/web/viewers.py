@@ -33,6 +33,8 @@ MINUTE_S = 60.0
 _KEPT_COLUMN_BYTES = 64 * 2**20
 _KEPT_EVENT_BYTES = 32 * 2**20
 _MOST_EVENTS = 50_000
+# Of these, what one viewer gets who comes late: it may never read it.
+_BACKLOG_BYTES = 16 * 2**20
 # What one viewer may leave unread before columns are dropped, or it is disconnected.
 _QUEUED_COLUMN_BYTES = 2 * 2**20
 _QUEUED_EVENT_BYTES = 8 * 2**20
@@ -324,7 +326,7 @@ class Hub:
             first = self._recent[0].ticket if self._recent else self._ticket + 1
             states = [one for one in self._states.values() if one.ticket < first]
             past: Iterable[KeptEvent | KeptColumns] = heapq.merge(
-                self._recent, self._columns, key=lambda kept: kept.ticket
+                self._recent, self._newest_columns(), key=lambda kept: kept.ticket
             )
             backlog: list[str | ColumnBatch] = [state.text for state in states]
             backlog += [
@@ -369,6 +371,17 @@ class Hub:
         else:
             self._streams.move_to_end(key)
         return known
+
+    def _newest_columns(self) -> list[KeptColumns]:
+        """Return the newest kept columns that fit into a late viewer's backlog."""
+        left = _BACKLOG_BYTES
+        found = []
+        for kept in reversed(self._columns):
+            left -= len(kept.batch.data)
+            if left < 0:
+                break
+            found.append(kept)
+        return found[::-1]
 
     def _keep(self, event: KeptEvent) -> None:
         self._recent.append(event)
