@@ -24,6 +24,7 @@ class LimitedHttp(H11Protocol):
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _is_websocket = False
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, if there is room."""
@@ -44,8 +45,14 @@ class LimitedHttp(H11Protocol):
         super().data_received(data)
         if not self.is_waiting:
             self._cancel()
-        elif self._deadline is None:
+        elif self._deadline is None and not self._is_websocket:
             self._deadline = self.loop.call_later(REQUEST_S, self._give_up)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to a WebSocket, which has no time limit."""
+        self._is_websocket = True
+        self._cancel()
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
