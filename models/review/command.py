@@ -4,7 +4,6 @@ import getpass
 import signal
 import sys
 import threading
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -31,13 +30,15 @@ from neurovocal.plugins.review.export import (
 )
 from neurovocal.plugins.review.journal import read_journal
 from neurovocal.plugins.review.segments import Collection
-from neurovocal.plugins.review.server import ReviewPage
+from neurovocal.plugins.review.server import ReviewPage, export_folder, stamp_of
 from neurovocal.plugins.review.session import ReviewSession
 from neurovocal.plugins.review.store import ReviewStore, review_path
+from neurovocal.plugins.sources.audio_files.file import SUFFIXES
 from neurovocal.plugins.web.access import Access, Credentials, access_problems
+from neurovocal.plugins.web.monitor import read_secret
 from neurovocal.plugins.web.server import PageServer
 
-_ENDPOINT = "127.0.0.1:8421"
+_PORT = 8421
 _SQLITE = b"SQLite format 3\0"
 _MOST_NOTES = 12
 _STEP_S = 0.5
@@ -119,20 +120,28 @@ def review(
             help="Seconds exported before and after a reviewed segment.",
         ),
     ] = CONTEXT_S,
-    endpoint: Annotated[
-        str | None,
+    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
         typer.Option(
-            metavar="HOST:PORT", help=f"Of the page; default: {_ENDPOINT}, or near it."
+            min=0,
+            max=65535,
+            help=f"Port; 0: any that is free. Default: {_PORT}, or the next free one.",
         ),
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="NEUROVOCAL_TOKEN",
-            metavar="SECRET",
-            help="Lets other machines in that present it.",
-        ),
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the token that opens the page."),
     ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="User who may open it, with --password-file.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the password.")
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-* headers.")
+    ] = False,
 ) -> None:
     """Listen to segments, relabel and correct them on a page, export a dataset.
 
@@ -153,7 +162,10 @@ def review(
     given = [name for name, value in options.items() if value is not None]
     if selection is not None and given:
         raise ConfigError(f"{given[0]} is for folders, and '{reviewed}' is a journal")
-    access, address = _access(endpoint, token)
+    token = None if token_file is None else read_secret(token_file)
+    password = None if password_file is None else read_secret(password_file)
+    access = Access(Credentials(token, user, password), behind_proxy)
+    address = _address(host, port, access)
     collection = read()
     for note in collection.notes[:_MOST_NOTES]:
         _tell(f"note: {note}")
@@ -166,13 +178,13 @@ def review(
             _export(session, at_home(export), form, context_s, everything)
             return
         page = ReviewPage(
-            session,
-            _export_folder(reviewed),
+            lambda: session,
+            export_folder(reviewed),
             reload=read,
-            stamp=lambda: _stamp(reviewed, labels),
+            stamp=lambda: stamp_of(reviewed, labels),
             author=author or _user(),
         )
-        _serve(page, access, address, fixed=endpoint is not None)
+        _serve(page, access, address, fixed=port is not None)
     finally:
         store.close()
     raise typer.Exit(EXIT_CLEAN)
@@ -229,6 +241,8 @@ def _read_files(
     """Read a folder, or a table of `label` or `detect` and the folder around it."""
     if path.is_dir():
         return read_folder(path, annotations, choice, labels)
+    if path.suffix.casefold() in SUFFIXES:
+        raise ConfigError(f"'{path}' is a recording: name its folder")
     return read_folder(path.absolute().parent, annotations, choice, path)
 
 
@@ -248,31 +262,13 @@ def _utc_ns(text: str | None, option: str) -> int | None:
     return round(when.timestamp() * 1_000_000) * 1000
 
 
-def _stamp(*paths: Path | None) -> list[int]:
-    """Return when files, their write-ahead logs and the files of folders changed."""
-    stamps = []
-    for path in paths:
-        if path is None:
-            continue
-        inside = path.iterdir() if path.is_dir() else ()
-        for each in (path, path.with_name(f"{path.name}-wal"), *inside):
-            with suppress(OSError):
-                stamps.append(each.stat().st_mtime_ns)
-    return stamps
-
-
-def _access(endpoint: str | None, token: str | None) -> tuple[Access, Address]:
-    access = Access(Credentials(token))
-    place = endpoint or _ENDPOINT
+def _address(host: str, port: int | None, access: Access) -> Address:
+    """Return where to serve; raise ConfigError if that is not possible or not safe."""
+    number = _PORT if port is None else port
+    place = f"[{host}]:{number}" if ":" in host.strip("[]") else f"{host}:{number}"
     if problems := list(access_problems(place, access)):
         raise ConfigError(problems)
-    return access, parse_address(place, binds=True)
-
-
-def _export_folder(reviewed: Path) -> Path:
-    path = reviewed.absolute()
-    stem = path.stem if path.is_file() else path.name
-    return path.with_name(f"{stem}-reviewed")
+    return parse_address(place, binds=True)
 
 
 def _user() -> str:
@@ -315,8 +311,9 @@ def _report(done: Exported, form: Format) -> None:
         _tell(f"note: {note}")
     units = ", ".join(f"{unit} {n}" for unit, n in sorted(done.units.items()))
     files = "1 file" if done.files == 1 else f"{done.files} files"
+    segments = "1 segment" if done.segments == 1 else f"{done.segments} segments"
     _tell(
-        f"wrote {done.segments} segments ({units}) in {files} with "
+        f"wrote {segments} ({units}) in {files} with "
         f"{done.seconds:.1f} s of audio to '{done.folder}'"
     )
     how = "" if form == "csv" else f" --format {form}"
@@ -337,7 +334,7 @@ def _serve(page: ReviewPage, access: Access, address: Address, *, fixed: bool) -
     ]
     reviewed, total = page.session.progress()
     _tell(f"{reviewed} of {total} segments reviewed")
-    typer.echo(f"review at {server.url}")
+    typer.echo(f"review: {server.url} (open it in a browser)")
     _tell("Ctrl-C ends it")
     try:
         while not stopping.wait(_STEP_S):

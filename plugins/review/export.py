@@ -104,8 +104,11 @@ def stretches(
             ]
         )
         kept = [each for each in labelled if each.reviewed]
+    judged = [each for each in own if each.reviewed or everything]
     found = []
     for start, stop in _without(spans, blocked):
+        if not any(start <= each.onset and each.offset <= stop for each in judged):
+            continue  # what lies behind a segment that nobody has reviewed
         inside = tuple(e for e in kept if e.onset >= start and e.offset <= stop)
         # A segment that is only partly in it would be half a negative.
         cut = [e for e in kept if e not in inside and e.onset < stop < e.offset]

@@ -221,11 +221,6 @@ def _collection(
         for stream, sound, problem in found
     }
     segments = [each for stream, _, _ in found for each in stream.segments()]
-    if segments and all(each.surprise is None for each in segments):
-        notes.append(
-            "the journal keeps no surprise: to sort by it, write `events: [onset, "
-            "offset, label, near_miss, gap, surprise]` beside the options of its sink"
-        )
     collection = Collection(path.name, recordings, segments, notes)
     if not segments:
         notes.append("no segment was found: add what you hear by dragging")

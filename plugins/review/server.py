@@ -3,7 +3,9 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar, get_args
 
@@ -13,13 +15,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from neurovocal.engine import AudioFileError, ConfigError, NeurovocalError
+from neurovocal.engine import NS, AudioFileError, ConfigError, NeurovocalError
 from neurovocal.engine.contracts.errors import CommandError
+from neurovocal.engine.journal.reader import Selection
 from neurovocal.plugins.review.audio import RecordingAudio, spectrogram, wav
 from neurovocal.plugins.review.export import Format, export_dataset
+from neurovocal.plugins.review.journal import read_journal
 from neurovocal.plugins.review.segments import Collection, Kind, Order, Recording
 from neurovocal.plugins.review.session import Edit, Query, ReviewSession
-from neurovocal.plugins.review.store import ReviewEvent
+from neurovocal.plugins.review.store import ReviewEvent, ReviewStore, review_path
 from neurovocal.plugins.web.server import page_file, read_body
 
 log = logging.getLogger("neurovocal")
@@ -28,6 +32,11 @@ _MOST_BODY_BYTES = 64 * 1024
 _MOST_LISTED = 1000
 _LONGEST_SOUND_S = 30.0
 _ULTRASOUND_HZ = 96_000
+_RECENT_H = 2
+_NO_SURPRISE = (
+    "the journal keeps no surprise: to order by it, write `events: [onset, offset, "
+    "label, near_miss, gap, surprise]` beside the options of its sink"
+)
 T = TypeVar("T")
 
 
@@ -36,8 +45,8 @@ class ReviewPage:
 
     Parameters
     ----------
-    session : ReviewSession
-        Its segments and changes.
+    opening : callable
+        Returns the session, with the segments and changes; called by the first request.
     export_folder : Path
         Where the page's button exports to: a number is added if it is there already.
     reload : callable, optional
@@ -52,7 +61,7 @@ class ReviewPage:
 
     def __init__(
         self,
-        session: ReviewSession,
+        opening: Callable[[], ReviewSession],
         export_folder: Path,
         *,
         reload: Callable[[], Collection] | None = None,
@@ -60,16 +69,35 @@ class ReviewPage:
         author: str = "",
         live: bool = False,
     ) -> None:
-        self.session = session
+        self._opening = opening
+        self._session: ReviewSession | None = None
+        self._opened = threading.Lock()
         self.audio = RecordingAudio()
         self._export_folder = export_folder
         self._reload = reload
         self._stamp = stamp
-        self._read_at = stamp()
+        self._read_at: object = None
         self._author = author
         self._live = live
         self._exporting = threading.Lock()
         self._renewing = threading.Lock()
+
+    @property
+    def session(self) -> ReviewSession:
+        """The session; raises NeurovocalError if it cannot be opened."""
+        with self._opened:
+            if self._session is None:
+                self._read_at = self._stamp()
+                self._session = self._opening()
+            return self._session
+
+    def close(self) -> None:
+        """Close the audio files and the file of the changes."""
+        self.audio.close()
+        with self._opened:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
 
     def routes(self, *, at_root: bool = False) -> list[BaseRoute]:
         """Return the routes, ``review`` and ``review/api/...``.
@@ -113,11 +141,14 @@ class ReviewPage:
         reviewed, total = session.progress()
         segments = collection.segments
         lost = session.lost_originals()
+        has_surprise = any(each.surprise is not None for each in segments)
         notes = list(collection.notes)
         if lost:
             notes.append(
                 f"{lost} reviewed segments are not in '{collection.name}' any more"
             )
+        if any(each.run for each in collection.recordings.values()):
+            notes += [] if has_surprise else [_NO_SURPRISE]
         return _json(
             {
                 "name": collection.name,
@@ -130,7 +161,7 @@ class ReviewPage:
                 "notes": notes,
                 "orders": {
                     "posterior": any(s.posterior is not None for s in segments),
-                    "surprise": any(s.surprise is not None for s in segments),
+                    "surprise": has_surprise,
                     "near_miss": any(s.kind == "near_miss" for s in segments),
                 },
                 "recordings": [
@@ -280,9 +311,9 @@ class ReviewPage:
     def _renew(self, request: Request, body: bytes) -> Response:
         """Read the journal again if a run has written on."""
         with self._renewing:
-            stamp = self._stamp()
+            session, stamp = self.session, self._stamp()
             if self._reload is not None and stamp != self._read_at:
-                self.session.replace(self._reload())
+                session.replace(self._reload())
                 self._read_at = stamp
         return _json({"ok": True})
 
@@ -302,6 +333,59 @@ class ReviewPage:
         if found is None:
             raise CommandError("this recording is not there any more")
         return found
+
+
+def review_of_run(journal: Path, author: str) -> ReviewPage:
+    """Return the review page of a run that is going on.
+
+    It has the last hours only: the engine has to go on meanwhile. Its journal is opened
+    by the first request, and read again whenever the page is loaded.
+
+    Parameters
+    ----------
+    journal : Path
+        The journal that the run writes.
+    author : str
+        Name that the page proposes for its user.
+    """
+
+    def read() -> Collection:
+        since_ns = time.time_ns() - _RECENT_H * 3600 * NS
+        found = read_journal(journal, Selection(since_ns=since_ns))
+        note = (
+            f"these are the last {_RECENT_H} hours: `neurovocal review {journal}` "
+            "shows everything"
+        )
+        return msgspec.structs.replace(found, notes=[note, *found.notes])
+
+    return ReviewPage(
+        lambda: ReviewSession(read(), ReviewStore(review_path(journal))),
+        export_folder(journal),
+        reload=read,
+        stamp=lambda: stamp_of(journal),
+        author=author,
+        live=True,
+    )
+
+
+def export_folder(reviewed: Path) -> Path:
+    """Return the folder that the page's button exports to: beside what is reviewed."""
+    path = reviewed.absolute()
+    stem = path.stem if path.is_file() else path.name
+    return path.with_name(f"{stem}-reviewed")
+
+
+def stamp_of(*paths: Path | None) -> list[int]:
+    """Return when files, their write-ahead logs and the files of folders changed."""
+    stamps = []
+    for path in paths:
+        if path is None:
+            continue
+        inside = path.iterdir() if path.is_dir() else ()
+        for each in (path, path.with_name(f"{path.name}-wal"), *inside):
+            with suppress(OSError):
+                stamps.append(each.stat().st_mtime_ns)
+    return stamps
 
 
 class _ExportAsked(msgspec.Struct, forbid_unknown_fields=True):

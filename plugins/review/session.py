@@ -104,6 +104,10 @@ class ReviewSession:
         self.collection = collection
         self._begin(collection)
 
+    def close(self) -> None:
+        """Close the file of the changes."""
+        self._store.close()
+
     def replace(self, collection: Collection) -> None:
         """Take a newer reading of the same journal or folder; changes are kept."""
         with self._lock:

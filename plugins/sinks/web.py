@@ -34,6 +34,7 @@ from neurovocal.plugins.web.steering import EngineControl, control_problems
 from neurovocal.plugins.web.viewers import Hub
 
 if TYPE_CHECKING:
+    from neurovocal.plugins.review.server import ReviewPage
     from neurovocal.plugins.web.server import PageServer
 
 log = logging.getLogger("neurovocal")
@@ -63,8 +64,8 @@ class WebOptions(Options):
     page; 0: none. The privacy gate withholds from the page what it withholds from all
     sinks."""
     journal: str | None = None
-    """Journal of this engine, for events that are older than what is in memory, and for
-    the summary."""
+    """Journal of this engine, for events that are older than what is in memory, for the
+    summary, and for the review of its last hours."""
     control: str | None = None
     """Control socket of this engine, such as `tcp://127.0.0.1:5557`: whoever may open
     the page may then also steer; null: nobody."""
@@ -119,6 +120,7 @@ class WebSink:
         self._hub = Hub([known])
         self._feed = StationFeed(self._hub, _STATION, self._sound)
         self._server: PageServer | None = None
+        self._review: ReviewPage | None = None
 
     def open(self) -> None:
         """Serve the page.
@@ -131,6 +133,7 @@ class WebSink:
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
+        from neurovocal.plugins.review.server import review_of_run
         from neurovocal.plugins.web.live import Live, StationParts
         from neurovocal.plugins.web.server import PageServer
 
@@ -138,12 +141,17 @@ class WebSink:
         history = History(
             self._hub, _STATION, None if journal is None else at_home(journal)
         )
+        if journal is not None:
+            self._review = review_of_run(at_home(journal), self._options.user or "")
         parts = StationParts(history, self._sound, self._control)
         address = parse_address(self._options.endpoint, binds=True)
+        routes = Live(self._hub, {_STATION: parts}, self._pages()).routes()
+        if self._review is not None:
+            routes += self._review.routes()
         server = PageServer(
             address,
             _access(self._options),
-            Live(self._hub, {_STATION: parts}).routes(),
+            routes,
             every_s=_FLUSH_S,
             task=self._hub.flush_columns,
         )
@@ -151,6 +159,9 @@ class WebSink:
         self._server = server
         if not address.port:
             log.warning("page: %s (open it in a browser)", server.url)
+
+    def _pages(self) -> list[str]:
+        return [] if self._review is None else ["review"]
 
     def write(self, message: Message) -> None:
         """Pass a message on to all viewers; StageError if the page is not served."""
@@ -179,6 +190,9 @@ class WebSink:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+        review, self._review = self._review, None
+        if review is not None:
+            review.close()
 
     def describe(self) -> Iterator[str]:
         """Yield a line with the address of the page."""

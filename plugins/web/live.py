@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -83,9 +83,14 @@ class Live:
         Messages to show.
     parts : mapping of str to StationParts
         By station.
+    pages : sequence of str
+        Names of further pages that the server has, such as ``review``.
     """
 
-    def __init__(self, hub: Hub, parts: Mapping[str, StationParts]) -> None:
+    def __init__(
+        self, hub: Hub, parts: Mapping[str, StationParts], pages: Sequence[str] = ()
+    ) -> None:
+        self._pages = list(pages)
         self._hub = hub
         self._parts = dict(parts)
         self._version = version("neurovocal")
@@ -186,6 +191,7 @@ class Live:
             now_utc_ns=time.time_ns(),
             stations=list(self._hub.stations.values()),
             control=any(one.control for one in self._parts.values()),
+            pages=self._pages,
         )
 
     async def _send(self, socket: WebSocket, viewer: Viewer) -> None:

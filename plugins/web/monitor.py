@@ -246,8 +246,8 @@ def monitor(
     a user and a password.
     """
     watched = list(_checked(endpoint or ["tcp://127.0.0.1:5556"]))
-    token = None if token_file is None else _secret_in(token_file)
-    password = None if password_file is None else _secret_in(password_file)
+    token = None if token_file is None else read_secret(token_file)
+    password = None if password_file is None else read_secret(password_file)
     access = Access(Credentials(token, user, password), behind_proxy)
     where = f"[{host}]:{port}" if ":" in host.strip("[]") else f"{host}:{port}"
     problems = list(access_problems(where, access))
@@ -337,7 +337,7 @@ def _checked(texts: list[str]) -> Iterator[Watched]:
     yield from found
 
 
-def _secret_in(path: Path) -> str:
+def read_secret(path: Path) -> str:
     """Return the secret in a file, without the end of its line."""
     try:
         with path.open(encoding="utf-8") as file:

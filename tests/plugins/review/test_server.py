@@ -23,7 +23,7 @@ SEGMENTS = [(0.5, 0.7, "a"), (1.0, 1.2, "b"), (2.0, 2.3, "<img src=x onerror=f()
 def page(tmp_path: Path) -> ReviewPage:
     path = tones(tmp_path / "song.wav", [each[:2] for each in SEGMENTS], 4.0)
     review = session(tmp_path / "songs.review.sqlite", collection(path, SEGMENTS))
-    return ReviewPage(review, tmp_path / "songs-reviewed", author="Ada")
+    return ReviewPage(lambda: review, tmp_path / "songs-reviewed", author="Ada")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def client(page: ReviewPage) -> Iterator[httpx.Client]:
             yield found
     finally:
         server.stop()
-        page.audio.close()
+        page.close()
 
 
 def edit(client: httpx.Client, **values: object) -> httpx.Response:
