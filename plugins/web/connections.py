@@ -36,6 +36,7 @@ class LimitedHttp(H11Protocol):
                 if isinstance(one, LimitedHttp) and one is not self and one.is_waiting
             ]
             oldest = min(idle, key=lambda one: one.since_s, default=self)
+            self.connections.discard(oldest)  # before the transport says so
             oldest.transport.abort()
         self.since_s = self.loop.time()
         self._deadline = self.loop.call_later(REQUEST_S, self._give_up)
@@ -62,7 +63,8 @@ class LimitedHttp(H11Protocol):
     @property
     def is_waiting(self) -> bool:
         """Return True while no complete request is there."""
-        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        is_incomplete = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        return is_incomplete and not self._is_websocket
 
     def _give_up(self) -> None:
         self._deadline = None

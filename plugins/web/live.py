@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -37,6 +38,7 @@ _MESSAGES_PER_S, _MESSAGE_BURST = 20.0, 100.0
 # Close codes of RFC 6455.
 _GOING_AWAY, _POLICY, _TRY_LATER = 1001, 1008, 1013
 _DROPPED_S = 1.0
+_GOODBYE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +176,24 @@ class Live:
             await socket.close(_TRY_LATER, f"{MOST_VIEWERS} browsers watch already")
             return
         viewer = Viewer(asyncio.get_running_loop())
-        await socket.send_text(self._hello())
+        # Before the hello: what changes after it must not be missed.
         self._hub.attach(viewer)
         cut: Callable[[], None] = socket.scope["state"][LimitedWebSocket.CUT]
         try:
-            await _first_of(self._send(socket, viewer), self._receive(socket, viewer))
+            await socket.send_text(self._hello())
+            await _first_of(
+                self._send(socket, viewer), self._receive(socket, viewer), viewer.end()
+            )
         finally:
             self._hub.detach(viewer)
-            if viewer.is_lost:
-                cut()
+        if viewer.closed:
+            # A browser that does not read cannot be told.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await socket.close(_GOING_AWAY)
+                    return
+        if viewer.closed or viewer.is_lost:
+            cut()
 
     def _hello(self) -> str:
         return message_text(
@@ -196,7 +207,7 @@ class Live:
 
     async def _send(self, socket: WebSocket, viewer: Viewer) -> None:
         told, next_s = 0, 0.0
-        while not viewer.closed and not viewer.is_lost:
+        while True:
             message = viewer.take()
             if viewer.dropped != told and time.monotonic() >= next_s:
                 told, next_s = viewer.dropped, time.monotonic() + _DROPPED_S
@@ -207,8 +218,6 @@ class Live:
                 await socket.send_text(message)
             else:
                 await socket.send_bytes(message)
-        if viewer.closed:
-            await socket.close(_GOING_AWAY)
 
     async def _receive(self, socket: WebSocket, viewer: Viewer) -> None:
         allowed, since_s = _MESSAGE_BURST, time.monotonic()

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
@@ -101,6 +102,7 @@ class Viewer:
         self.closed = False
         self._loop = loop
         self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
         self._lock = Lock()
         self._backlog: deque[str | ColumnBatch] = deque()
         self._events: deque[str] = deque()
@@ -124,7 +126,10 @@ class Viewer:
             ):
                 self.is_lost = True
                 self._clear()
-        self._wake()
+        if self.is_lost:
+            self._call(self._ended)
+        else:
+            self._wake()
 
     def put_columns(self, batch: ColumnBatch) -> None:
         """Queue columns; the oldest ones make room for them."""
@@ -158,13 +163,17 @@ class Viewer:
             return None
 
     async def wait(self) -> None:
-        """Wait for a message or for the end."""
+        """Wait for a message."""
         await self._ready.wait()
+
+    async def end(self) -> None:
+        """Wait until the viewer is lost, or closed."""
+        await self._ended.wait()
 
     def close(self) -> None:
         """Let the viewer's connection end."""
         self.closed = True
-        self._wake()
+        self._call(self._ended)
 
     def _clear(self) -> None:
         self._backlog.clear()
@@ -175,10 +184,11 @@ class Viewer:
     def _wake(self) -> None:
         if not self._is_woken:
             self._is_woken = True
-            try:
-                self._loop.call_soon_threadsafe(self._ready.set)
-            except RuntimeError:  # the loop has ended
-                self.closed = True
+            self._call(self._ready)
+
+    def _call(self, event: asyncio.Event) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(event.set)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from processes.waiting import PATIENCE_S
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from neurovocal.engine.support.endpoints import Address
@@ -67,6 +68,14 @@ class Browser:
         """Headers of the events of a kind that have come."""
         headers = [text["header"] for text in self.texts if text["type"] == "event"]
         return [header for header in headers if header["kind"] == kind]
+
+    def end(self) -> ConnectionClosed:
+        """Read messages until the connection is closed; return how."""
+        while True:
+            try:
+                self.read()
+            except ConnectionClosed as closed:
+                return closed
 
     def of_type(self, name: str) -> list[dict[str, Any]]:
         """Text messages of a type that have come."""
