@@ -46,7 +46,7 @@ class LimitedHttp(H11Protocol):
         super().data_received(data)
         if not self.is_waiting:
             self._cancel()
-        elif self._deadline is None and not self._is_websocket:
+        elif self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_S, self._give_up)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
