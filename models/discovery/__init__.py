@@ -1,0 +1,1 @@
+"""Discovery without labels: segments, features, clusters, a map, draft annotations."""
