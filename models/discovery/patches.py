@@ -132,7 +132,7 @@ class PatchMaker:
         """Return the noise floor of each bin in samples, dB, float64[N_BINS]."""
         n_frames = max(10, 2 * len(samples) // self.frame_length)
         centres = np.linspace(0, len(samples) - 1, min(_FLOOR_FRAMES, n_frames))
-        levels = self._levels(samples, centres)
+        levels = self.levels(samples, centres)
         floor: NDArray[np.float64] = np.quantile(levels, _FLOOR_QUANTILE, axis=0)
         return floor
 
@@ -152,7 +152,7 @@ class PatchMaker:
         share = np.sqrt(min(1.0, (offset - onset) / self._longest))
         n = int(np.clip(round(N_COLUMNS * share), 2, N_COLUMNS))
         centres = onset + (np.arange(n) + 0.5) / n * (offset - onset)
-        excess = self._levels(samples, centres) - floor
+        excess = self.levels(samples, centres) - floor
         patch = np.zeros((N_COLUMNS, N_BINS), np.uint8)
         first = (N_COLUMNS - n) // 2
         patch[first : first + n] = np.rint(
@@ -160,7 +160,7 @@ class PatchMaker:
         )
         return patch
 
-    def _levels(
+    def levels(
         self, samples: Float32, centres: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return the levels of frames around samples, dB, float64[n, N_BINS]."""

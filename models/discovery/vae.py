@@ -112,8 +112,8 @@ class VaeTask:
         self.carried: dict[str, Tensor] = {}
         self._patches, self._settings = patches, settings
         n_values = int(np.prod(patches.shape[1:]))
-        self.module = Vae(n_values, settings)
-        self.optimizer = torch.optim.Adam(
+        self.module: Vae = Vae(n_values, settings)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self.module.parameters(), settings.learning_rate
         )
         order = np.random.default_rng(seed).permutation(len(patches))
