@@ -32,15 +32,15 @@ from prior_models import (
 )
 
 from neurovocal.models.classifier.adjust import calibrate
-from neurovocal.models.data.frames import LabelledFrames
-from neurovocal.models.forecast.evaluation import score_predictions
-from neurovocal.models.forecast.network import split_phrases
-from neurovocal.models.forecast.prior import (
+from neurovocal.models.classifier.forecast.evaluation import score_predictions
+from neurovocal.models.classifier.forecast.network import split_phrases
+from neurovocal.models.classifier.forecast.prior import (
     ClassifiedRecordings,
     choose_weights,
     collect_scores_by_delay,
     forecast_units,
 )
+from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
     ForecastConfig,

@@ -13,15 +13,15 @@ import torch
 from neurovocal.engine.contracts.bundle import ClassifierSpec
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.classifier.calibration import log_softmax
+from neurovocal.models.classifier.forecast.network import Phrase, split_phrases
+from neurovocal.models.classifier.forecast.prior import ClassifiedRecordings
+from neurovocal.models.classifier.forecast.training import ForecastTask
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.data.frames import LabelledFrames, read_samples
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
 from neurovocal.models.data.targets import targets_of
-from neurovocal.models.forecast.network import Phrase, split_phrases
-from neurovocal.models.forecast.prior import ClassifiedRecordings
-from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit

@@ -21,11 +21,11 @@ from neurovocal.models.detection.judged import batch_of
 from neurovocal.models.detection.network import DetectorNetwork, detector_graph
 from neurovocal.models.detection.recipe import DetectorRecipe
 from neurovocal.models.detection.scenes import Scene
-from neurovocal.models.export.bundle import write_manifest
 from neurovocal.models.toolkit.files import write_file, write_npz
 from neurovocal.models.toolkit.loop import History
 from neurovocal.models.toolkit.onnx_session import GraphExport, check_outputs
 from neurovocal.models.training.card import UNKNOWN
+from neurovocal.models.training.export.bundle import write_manifest
 from neurovocal.models.training.record import run_record, write_history
 from neurovocal.models.training.workspace import TrainingJob
 from neurovocal.plugins.detectors.band_excess import N_BANDS

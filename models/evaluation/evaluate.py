@@ -16,6 +16,7 @@ from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.calibration import score_segment
+from neurovocal.models.classifier.forecast.evaluation import evaluate_forecast
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
 from neurovocal.models.data.targets import (
@@ -26,7 +27,6 @@ from neurovocal.models.data.targets import (
 )
 from neurovocal.models.evaluation.label_latency import measure_label_latency
 from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
-from neurovocal.models.forecast.evaluation import evaluate_forecast
 from neurovocal.models.toolkit.measures import (
     IGNORED,
     ErrorCount,

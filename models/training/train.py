@@ -20,6 +20,9 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.adjust import CalibratedClassifier, adjust_classifier
+from neurovocal.models.classifier.forecast.graph import TrainedForecast
+from neurovocal.models.classifier.forecast.network import split_phrases
+from neurovocal.models.classifier.forecast.training import ForecastTask
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.annotations import truncate_problems
@@ -30,10 +33,6 @@ from neurovocal.models.data.soundness import read_recordings
 from neurovocal.models.data.split.recordings import check_words, select_recordings
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.linear_baseline import linear_errors
-from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_manifest
-from neurovocal.models.forecast.graph import TrainedForecast
-from neurovocal.models.forecast.network import split_phrases
-from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.report.collector import ReportCollector
 from neurovocal.models.report.page import REPORT_FOLDER, Measurement, write_report
 from neurovocal.models.rnn_rbm.network import RnnRbm
@@ -58,6 +57,11 @@ from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows
 from neurovocal.models.training.card import card_page, complete_card
 from neurovocal.models.training.checks import check_training
+from neurovocal.models.training.export.bundle import (
+    TrainingResult,
+    write_bundle,
+    write_manifest,
+)
 from neurovocal.models.training.record import summary, training_record, write_history
 from neurovocal.models.training.transfer import Origin, load_origin
 from neurovocal.models.training.workspace import (

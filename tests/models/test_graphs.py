@@ -10,16 +10,16 @@ import torch
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
-from neurovocal.models.export.parity import (
+from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.recipe import ClassifierConfig, RnnRbmConfig
+from neurovocal.models.training.export.parity import (
     check_classifier,
     check_rnn_rbm,
     stable_noise,
     torch_outputs,
 )
-from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
-from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.toolkit.onnx_session import Session
-from neurovocal.models.toolkit.recipe import ClassifierConfig, RnnRbmConfig
 
 N_BINS = 12
 

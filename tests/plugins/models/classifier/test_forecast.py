@@ -33,23 +33,23 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.testing import canonical, recut
 from neurovocal.engine.wire.codec import decode, encode
-from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import LabelledFrames
-from neurovocal.models.data.targets import FrameSpan
-from neurovocal.models.forecast.evaluation import baseline_forecasts, score_predictions
-from neurovocal.models.forecast.graph import (
+from neurovocal.models.classifier.forecast.evaluation import (
+    baseline_forecasts,
+    score_predictions,
+)
+from neurovocal.models.classifier.forecast.graph import (
     TrainedForecast,
     count_successors,
     forecast_graph,
     write_forecast,
 )
-from neurovocal.models.forecast.network import (
+from neurovocal.models.classifier.forecast.network import (
     Phrase,
     UnitRnnRbm,
     phrase_inputs,
     split_phrases,
 )
-from neurovocal.models.forecast.prior import (
+from neurovocal.models.classifier.forecast.prior import (
     DELAYS_MS,
     ClassifiedRecordings,
     ScoresByDelay,
@@ -58,7 +58,10 @@ from neurovocal.models.forecast.prior import (
     early_weights,
     forecast_units,
 )
-from neurovocal.models.forecast.training import ForecastTask
+from neurovocal.models.classifier.forecast.training import ForecastTask
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import ForecastConfig

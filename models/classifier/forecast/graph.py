@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from neurovocal.engine.contracts.bundle import ForecastSpec
-from neurovocal.models.forecast.network import (
+from neurovocal.models.classifier.forecast.network import (
     Phrase,
     UnitRnnRbm,
     phrase_inputs,
     split_phrases,
 )
-from neurovocal.models.forecast.prior import (
+from neurovocal.models.classifier.forecast.prior import (
     ClassifiedRecordings,
     choose_weights,
     collect_scores_by_delay,

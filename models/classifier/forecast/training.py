@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.forecast.network import (
+from neurovocal.models.classifier.forecast.network import (
     Phrase,
     UnitRnnRbm,
     gap_edges,

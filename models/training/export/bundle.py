@@ -22,18 +22,12 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.adjust import CalibratedClassifier, log_posteriors_of
+from neurovocal.models.classifier.forecast.graph import TrainedForecast, write_forecast
+from neurovocal.models.classifier.forecast.prior import ClassifiedRecordings
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.frames import SCALING_FILE, LabelledFrames
 from neurovocal.models.data.targets import Units
-from neurovocal.models.export.parity import (
-    check_classifier,
-    check_rnn_rbm,
-    stable_noise,
-    torch_outputs,
-)
-from neurovocal.models.forecast.graph import TrainedForecast, write_forecast
-from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.residual import collect_errors, fit_residual
@@ -41,6 +35,12 @@ from neurovocal.models.toolkit.files import write_file, write_npz
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import ClippedRows, Rows
+from neurovocal.models.training.export.parity import (
+    check_classifier,
+    check_rnn_rbm,
+    stable_noise,
+    torch_outputs,
+)
 
 GOLDEN_FRAMES = 500
 GOLDEN_STEPS = 20

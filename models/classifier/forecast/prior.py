@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd, PriorSpec
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.forecast.network import phrase_inputs, split_phrases
 from neurovocal.models.data.frames import LabelledFrames
-from neurovocal.models.forecast.network import phrase_inputs, split_phrases
 from neurovocal.models.toolkit.measures import Float64
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import LabelledFrames, read_samples
-from neurovocal.models.data.targets import Units, targets_of
-from neurovocal.models.forecast.network import split_phrases
-from neurovocal.models.forecast.prior import (
+from neurovocal.models.classifier.forecast.network import split_phrases
+from neurovocal.models.classifier.forecast.prior import (
     DELAYS_MS,
     ClassifiedRecordings,
     collect_scores_by_delay,
     forecast_units,
     frames_within,
 )
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import LabelledFrames, read_samples
+from neurovocal.models.data.targets import Units, targets_of
 from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.forecast import forecast_weight
