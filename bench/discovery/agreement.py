@@ -365,8 +365,8 @@ def main() -> int:
     if not arguments.print:
         data = data_folder()
         done = {(r["set"], r["kind"], r["seed"]) for r in rows}
-        for kind in ("annotated", "detected"):
-            for seed in range(arguments.seeds):
+        for seed in range(arguments.seeds):
+            for kind in ("annotated", "detected"):
                 for which in SETS:
                     if arguments.only not in which.name:
                         continue
