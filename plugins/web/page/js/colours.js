@@ -30,15 +30,17 @@ export const MAPS = Object.fromEntries(
  *     kept and only begins at its own darkest colour (others).
  * @param {number} [rangeDb] Decibels from value 0 to value 255 (`high - low`).
  * @param {number} [contrast] Steepness; 1 shows the whole range.
+ * @param {number} [quiet] Value that is shown as the quietest, such as the room's noise.
  * @returns {Uint8ClampedArray} Red, green, blue and alpha of each value, 1024 bytes.
  */
-export function table(name, gainDb, light, rangeDb = 80, contrast = 1) {
+export function table(name, gainDb, light, rangeDb = 80, contrast = 1, quiet = 0) {
   const anchors = MAPS[name] ?? MAPS.magma;
   const colours = new Uint8ClampedArray(1024);
   const shift = gainDb / Math.max(rangeDb, 1);
   for (let value = 0; value < 256; value += 1) {
     // Contrast turns about the quietest value, which stays the background.
-    let place = Math.min(Math.max((value / 255 + shift) * contrast, 0), 1);
+    const level = (value - quiet) / (255 - quiet);
+    let place = Math.min(Math.max((level + shift) * contrast, 0), 1);
     if (light && name === "grey") place = 1 - place;
     const at = place * (anchors.length - 1);
     const below = Math.min(Math.floor(at), anchors.length - 2);

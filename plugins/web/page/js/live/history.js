@@ -219,7 +219,7 @@ export class PictureHistory {
   async want(stream, left) {
     let state = this.states.get(stream.key);
     if (!state) {
-      state = { cursor: null, done: !stream.station.history, loading: false };
+      state = { cursor: null, done: false, loading: false };
       this.states.set(stream.key, state);
     }
     const oldest = stream.segments[0]?.from ?? stream.newest;

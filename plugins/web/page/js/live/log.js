@@ -129,7 +129,9 @@ export class Log {
       for (let page = 0; page < MOST_PAGES; page += 1) {
         const open = stations.filter((station) => this.cursors.get(station.id) !== null && inStation(filter, station));
         if (!open.length) {
-          this.note = "No earlier events are kept.";
+          this.note = stations.every((station) => station.history)
+            ? "No earlier events are kept."
+            : "No earlier events are in memory; a journal would keep them.";
           break;
         }
         for (const station of open) await this.loadPage(station, filter);

@@ -149,9 +149,7 @@ export class LogList {
     if (!near || this.log.loading || this.log.note) return;
     // A short list fetches by itself only when it was scrolled or filtered.
     if (this.grid.scrollTop === 0 && rows.length * ROW_PX > this.grid.clientHeight) return;
-    const stations = [...this.model.stations.values()].filter((station) => station.history);
-    if (!stations.length) return;
-    this.log.loadOlder(stations);
+    this.log.loadOlder([...this.model.stations.values()]);
   }
 
   place(row, at) {

@@ -94,7 +94,7 @@ class Page {
     for (const station of message.stations) this.model.setStation(station);
     this.steering.show(this.control);
     this.showPages(message.pages ?? []);
-    if (again) for (const station of message.stations) if (station.history) this.filler.catchUp(station.id);
+    if (again) for (const station of message.stations) this.filler.catchUp(station.id);
     this.due = 0;
   }
 
@@ -105,7 +105,7 @@ class Page {
     if (before && before.connected !== station.connected) {
       const words = station.connected ? "is connected again" : `is not connected: ${station.detail}`;
       this.announcer.tell(`${station.name} ${words}`);
-      if (station.connected && station.history) this.filler.catchUp(station.id);
+      if (station.connected) this.filler.catchUp(station.id);
       if (!station.connected) this.received.mark();
     }
     this.due = 0;
@@ -114,7 +114,7 @@ class Page {
   takeEvent(stationId, header) {
     const { fresh, hole } = this.received.note(stationId, header);
     const stream = this.model.stream(stationId, header.stream);
-    if (hole && this.model.stations.get(stationId)?.history) this.filler.fill(hole);
+    if (hole) this.filler.fill(hole);
     if (!fresh) return;
     stream.activeAt = Date.now();
     stream.addEvent(header, "live");

@@ -279,9 +279,9 @@ export class Stream {
         );
         ring = new ColumnRing(nBins, keep);
         epoch.rings[header.kind] = ring;
-        ring.unit = header.unit;
+        ring.columnsPerSecond = epoch.rate / header.hop_length;
       }
-      if (ring.add(header.first, payload, header.low, header.high)) this.rescaled = true;
+      if (ring.add(header.first, payload, header.low, header.high, header.unit)) this.rescaled = true;
       this.mode = header.kind === "synthesis" ? (header.mode ?? this.mode) : this.mode;
     }
     const first = header.first * header.hop_length;

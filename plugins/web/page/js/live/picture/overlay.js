@@ -182,13 +182,14 @@ export function drawForecasts(context, stream, scale, box, style) {
     const x = scale.at(segment.from) + 2;
     const right = segment.unit === null || segment.unit === segment.forecast.unit;
     const text = `(${readable(segment.forecast.unit, 12)}${right ? "" : " ≠"})`;
+    const y = box.y + 26;
     if (x < textEnd) return;
     textEnd = x + context.measureText(text).width + 2;
     context.lineWidth = 3;
     context.strokeStyle = style.halo;
-    context.strokeText(text, x, box.y + box.height - 6);
+    context.strokeText(text, x, y);
     context.fillStyle = style.box;
-    context.fillText(text, x, box.y + box.height - 6);
+    context.fillText(text, x, y);
   });
   context.restore();
 }

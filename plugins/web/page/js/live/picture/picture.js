@@ -47,11 +47,11 @@ export class Style {
   }
 
   /** Colours of a column's values, one number each. */
-  table(rangeDb) {
-    const key = `${this.version} ${rangeDb.toFixed(2)} ${settings.gain} ${settings.contrast}`;
+  table(rangeDb, quiet) {
+    const key = `${this.version} ${rangeDb.toFixed(2)} ${quiet} ${settings.gain} ${settings.contrast}`;
     if (this.tableKey !== key) {
       this.tableKey = key;
-      const bytes = table(this.map, settings.gain, this.bright, rangeDb, settings.contrast);
+      const bytes = table(this.map, settings.gain, this.bright, rangeDb, settings.contrast, quiet);
       this.tableNow = new Uint32Array(bytes.buffer);
     }
     return this.tableNow;
@@ -306,7 +306,9 @@ export class Picture {
       width: Math.round(this.plotWidth() * ratio),
       height: Math.round(box.height * ratio),
     };
-    const colours = this.style.table(ring?.rangeDb ?? 80);
+    // What is synthesized is shown as what is heard would be.
+    const quiet = this.stream.epoch?.rings.frames?.quiet ?? 0;
+    const colours = this.style.table(ring?.rangeDb ?? 80, quiet);
     strip.draw(this.context, this.stream, {
       pixelsPerSecond, lowRow: this.lowRow, highRow: this.highRow || 1, colours,
       missing: this.style.missing, version: this.style.tableKey,

@@ -22,7 +22,9 @@ export class ColumnRing {
     this.oldest = -1;
     this.low = null;
     this.high = null;
-    this.unit = "dB";
+    this.unit = null;
+    this.quiet = 0; // value of the room's noise, as it is shown
+    this.noise = null; // its running estimate
   }
 
   /** Decibels from value 0 to value 255; where the unit is another, as if it were 80. */
@@ -35,8 +37,16 @@ export class ColumnRing {
    *
    * @returns {boolean} Whether the scale changed, so that all is to be drawn again.
    */
-  add(first, values, low, high) {
+  add(first, values, low, high, unit = "dB") {
     const n = values.length / this.nBins;
+    const begun = this.unit !== null && this.unit !== unit;
+    if (begun) {
+      // Until the engine has told its scale, values are on another one: not comparable.
+      this.frames.fill(0);
+      this.low = null;
+      this.noise = null;
+    }
+    this.unit = unit;
     if (this.oldest < 0) this.oldest = first;
     this.oldest = Math.min(this.oldest, first);
     const needed = Math.min(Math.max(this.newest, first + n - 1) - this.oldest + 1, this.most);
@@ -58,7 +68,37 @@ export class ColumnRing {
     }
     this.newest = Math.max(this.newest, first + n - 1);
     this.oldest = Math.max(this.oldest, this.newest - this.size + 1);
-    return rescaled;
+    const seconds = this.secondsOf(n);
+    return this.followNoise(values, map, n, seconds) || rescaled || begun;
+  }
+
+  /**
+   * Follow the level of the quiet parts, so that the room's noise is just visible.
+   *
+   * What is shown follows in steps, because each step draws all columns again.
+   *
+   * @returns {boolean} Whether what is shown has changed.
+   */
+  followNoise(values, map, n, seconds) {
+    const sample = [];
+    const stride = Math.max(Math.floor(values.length / 400), 1);
+    for (let at = 0; at < values.length; at += stride) {
+      sample.push(map ? map[values[at]] : values[at]);
+    }
+    sample.sort((a, b) => a - b);
+    const now = sample[Math.floor(0.3 * sample.length)] ?? 0;
+    if (this.noise === null) this.noise = now;
+    // Down within a second, up within half a minute: sounds are no noise.
+    const pace = now < this.noise ? 1 : 30;
+    this.noise += (now - this.noise) * (1 - Math.exp(-seconds / pace));
+    const wanted = Math.max(Math.min(this.noise - 20, 180), 0);
+    if (Math.abs(wanted - this.quiet) < 14) return false;
+    this.quiet = Math.round(wanted);
+    return true;
+  }
+
+  secondsOf(n) {
+    return this.columnsPerSecond ? n / this.columnsPerSecond : 0.03;
   }
 
   /** Return where the values of a frame begin in `data`; -1: not here. */
