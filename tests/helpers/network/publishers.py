@@ -32,20 +32,19 @@ class Engine:
         keys: Path | None = None,
         queue_length: int = 50,
         host: str = "127.0.0.1",
+        endpoints: tuple[str, str] | None = None,
         **journal: object,
     ) -> None:
+        live, replay = endpoints or (f"tcp://{host}:*", f"tcp://{host}:*")
         self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
-            path=str(folder / "j.sqlite"), replay=f"tcp://{host}:*", **journal
+            path=str(folder / "j.sqlite"), replay=replay, **journal
         )
         text = "version: 1\n"
         context = BuildContext(SystemClock(), run, config_text=text, keys=keys)
         self.journal = sink_journal.plugin.build(options, context)
-        endpoint = f"tcp://{host}:*"
         self.zmq = sink_zmq.plugin.build(
-            sink_zmq.ZmqOptions(
-                endpoint=endpoint, queue_length=queue_length, linger_s=0
-            ),
+            sink_zmq.ZmqOptions(endpoint=live, queue_length=queue_length, linger_s=0),
             context,
         )
         self.journal.open()
