@@ -49,7 +49,7 @@ const list = new SegmentList(
 );
 const picture = new Picture(byId("picture"), marks, {
   choose: (segment) => chooseSegment(segment),
-  move: (onset, offset) => change({ action: "move", onset, offset }),
+  move: (onset, offset) => move(onset, offset),
   drag: (onset, offset) => {
     view.draft = { onset, offset };
     showScene();
@@ -142,8 +142,8 @@ async function load(keep = true) {
   view.total = found.total;
   showList();
   const at = view.segments.findIndex((segment) => segment.id === id);
-  if (view.segments.length) await choose(at >= 0 ? at : 0, false);
-  else await chooseNothing();
+  if (view.segments.length) choose(at >= 0 ? at : 0, false);
+  else chooseNothing();
 }
 
 async function loadMore() {
@@ -164,26 +164,27 @@ function showList() {
 
 // ---- choosing ----
 
-async function choose(index, announce = true) {
+/** Choose a segment of the list; its picture comes when it comes. */
+function choose(index, announce = true) {
   if (index < 0 || index >= view.segments.length) return;
   view.index = index;
   list.choose(index);
-  await showSegment(view.segments[index]);
+  showSegment(view.segments[index]);
   if (announce) tell("");
 }
 
-async function chooseSegment(segment) {
+function chooseSegment(segment) {
   const at = view.segments.findIndex((each) => each.id === segment.id);
   if (at >= 0) {
-    await choose(at);
+    choose(at);
     return;
   }
   view.index = -1;
   list.choose(-1);
-  await showSegment(segment, false);
+  showSegment(segment, false);
 }
 
-async function chooseNothing() {
+function chooseNothing() {
   view.index = -1;
   view.current = null;
   const id = byId("recording").value || recordings.keys().next().value;
@@ -193,10 +194,10 @@ async function chooseNothing() {
   if (!recording) return;
   view.recording = recording;
   const span = 3 * recording.sample_rate;
-  await showPart(0, Math.min(span, recording.n_samples ?? span));
+  showPart(0, Math.min(span, recording.n_samples ?? span));
 }
 
-async function showSegment(segment, moves = true) {
+function showSegment(segment, moves = true) {
   const recording = recordings.get(segment.recording);
   const changed = recording !== view.recording;
   Object.assign(view, { current: segment, recording, edge: null, draft: null, splitAt: null });
@@ -205,7 +206,7 @@ async function showSegment(segment, moves = true) {
   if (!recording) return;
   if (moves || changed) {
     const [first, last] = around(segment, recording);
-    await showPart(first, last);
+    showPart(first, last);
   } else {
     showScene();
   }
@@ -315,33 +316,54 @@ function showFacts() {
 
 // ---- changing ----
 
-const waiting = { last: Promise.resolve() };
+let queue = Promise.resolve();
 
-/** Send a change after those before it, and show what it has changed. */
-function change(edit, { segment = view.current, goOn = false } = {}) {
-  const task = async () => {
-    const author = byId("author").value.trim();
-    const now = segment ? latest(segment) : null;
-    const asked = { ...edit, author };
-    if (now) Object.assign(asked, { segment: now.id, seen: now.event });
-    const answer = await attempt(() => send("edit", asked));
-    view.draft = null;
-    view.splitAt = null;
-    if (!answer) {
-      showScene();
+/** Run a task after those before it: fast typing acts on one segment after another. */
+function inTurn(task) {
+  const result = queue.then(task);
+  queue = result.catch((error) => console.error(error));
+  return result;
+}
+
+/**
+ * Send a change and show what it has changed; call it within `inTurn`.
+ *
+ * @param {object} edit As the server takes it, without author and segment.
+ * @param {object|null} segment
+ * @returns {Promise<object|null>} The answer; null: it was refused, and that is told.
+ */
+async function change(edit, segment) {
+  const asked = { ...edit, author: byId("author").value.trim() };
+  const now = segment ? latest(segment) : null;
+  if (now) Object.assign(asked, { segment: now.id, seen: now.event });
+  const answer = await attempt(() => send("edit", asked));
+  view.draft = null;
+  view.splitAt = null;
+  if (!answer) {
+    showFacts();
+    showScene();
+    return null;
+  }
+  apply(answer.segments);
+  showProgress(answer);
+  showUnits(answer.units);
+  tell(answer.told || told(asked, answer), answer.told ? "warn" : "good");
+  renewNearby();
+  showChanges();
+  return answer;
+}
+
+/** Change the segment that is chosen when it is its turn. */
+function changeChosen(edit, { goOn = false } = {}) {
+  return inTurn(async () => {
+    if (!view.current) {
+      tell("Choose a segment first.");
       return null;
     }
-    apply(answer.segments);
-    showProgress(answer);
-    showUnits(answer.units);
-    tell(answer.told || told(asked, answer), answer.told ? "warn" : "good");
-    await Promise.all([showChanges(), renewNearby()]);
-    if (goOn && byId("advance").checked) await next(false);
+    const answer = await change(edit, view.current);
+    if (answer && goOn && byId("advance").checked) await next(false);
     return answer;
-  };
-  const result = waiting.last.then(task);
-  waiting.last = result.catch(() => {});
-  return result;
+  });
 }
 
 const DONE = {
@@ -423,27 +445,29 @@ async function renewNearby() {
 }
 
 function label(unit) {
-  if (!view.current) return tell("Choose a segment first.");
   view.lastUnit = unit;
-  return change({ action: "label", unit }, { goOn: true });
+  return changeChosen({ action: "label", unit }, { goOn: true });
 }
 
-async function add(onset, offset) {
+function add(onset, offset) {
   const { recording } = view;
   if (!recording) return;
-  const edit = { action: "add", recording: recording.id, onset, offset, unit: "" };
-  const answer = await change(edit, { segment: null });
-  if (!answer) return;
-  await chooseSegment(answer.segments[0]);
-  tell("Added: label it with a letter or F2.", "good");
+  inTurn(async () => {
+    const edit = { action: "add", recording: recording.id, onset, offset, unit: "" };
+    const answer = await change(edit, null);
+    if (!answer) return;
+    chooseSegment(answer.segments[0]);
+    tell("Added: label it with a letter or F2.", "good");
+  });
 }
 
-async function reverse(action) {
-  const answer = await change({ action }, { segment: null });
-  if (!answer) return;
-  const shown = answer.segments.find((each) => each.alive) ?? answer.segments[0];
-  await chooseSegment(shown);
-  tell(action === "undo" ? "Undone." : "Done again.", "good");
+function reverse(action) {
+  inTurn(async () => {
+    const answer = await change({ action }, null);
+    if (!answer) return;
+    chooseSegment(answer.segments.find((each) => each.alive) ?? answer.segments[0]);
+    tell(action === "undo" ? "Undone." : "Done again.", "good");
+  });
 }
 
 // ---- moving edges and splitting by keys ----
@@ -474,12 +498,19 @@ function moveEdge(hops) {
 function commitDraft() {
   if (!view.draft || picture.held) return;
   const { onset, offset } = view.draft;
-  const { current } = view;
-  view.current = { ...current, onset, offset }; // until the server answers
+  move(onset, offset);
+}
+
+/** Move the edges of the chosen segment; until the server answers they seem moved. */
+function move(onset, offset) {
+  const segment = view.current;
+  view.current = { ...segment, onset, offset };
   view.draft = null;
-  change({ action: "move", onset, offset }).then((answer) => {
-    if (answer) return;
-    if (view.current?.id === current.id) view.current = { ...view.current, onset: current.onset, offset: current.offset };
+  showScene();
+  inTurn(async () => {
+    const answer = await change({ action: "move", onset, offset }, segment);
+    if (answer || view.current?.id !== segment.id) return;
+    view.current = segment;
     showFacts();
     showScene();
   });
@@ -498,8 +529,9 @@ function startSplit() {
 }
 
 function commitSplit() {
-  const at = view.splitAt;
-  change({ action: "split", at });
+  const { current: segment, splitAt: at } = view;
+  view.splitAt = null;
+  inTurn(() => change({ action: "split", at }, segment));
 }
 
 // ---- moving on ----
@@ -510,11 +542,8 @@ async function next(announce = true) {
   while (wants && view.segments[at] && view.segments[at].reviewed) at += 1;
   if (at >= view.segments.length && view.segments.length < view.total) await loadMore();
   if (at < view.segments.length) {
-    const sentence = byId("status").textContent;
-    const kind = byId("status").className.replace("status ", "");
-    await choose(at, announce);
-    if (!announce) tell(sentence, kind);
-  } else {
+    choose(at, announce);
+  } else if (announce) {
     tell(wants ? "No further segment is left to review." : "This is the last segment.");
   }
 }
@@ -584,10 +613,17 @@ function stopSound() {
 
 // ---- changes of others ----
 
-async function showChanges() {
+let looking = Promise.resolve();
+
+/** Show changes that the page does not know; returns them. One look at a time. */
+function showChanges() {
+  looking = looking.then(lookForChanges, lookForChanges);
+  return looking;
+}
+
+async function lookForChanges() {
   const found = await attempt(() => read("events", { after: view.event }));
-  if (!found) return;
-  if (!found.events.length) return;
+  if (!found?.events.length) return [];
   view.event = found.events.at(-1).event;
   apply(found.segments);
   showProgress(found);
@@ -608,9 +644,8 @@ async function showChanges() {
 async function poll() {
   if (document.visibilityState === "visible" && !picture.held) {
     const own = byId("author").value.trim();
-    const before = view.event;
-    const events = await waiting.last.then(showChanges);
-    const others = (events ?? []).filter((event) => before && event.author !== own);
+    const events = await showChanges();
+    const others = events.filter((event) => event.author !== own);
     if (others.length) {
       const { author } = others.at(-1);
       tell(`${readable(author, 30)} has made ${counted(others.length, "change")}.`, "warn");
@@ -672,11 +707,11 @@ byId("help-close").addEventListener("click", () => byId("help-dialog").close());
 // ---- wiring ----
 
 const act = {
-  next: () => next(),
-  previous: () => choose(view.index - 1),
+  next: () => inTurn(() => next()),
+  previous: () => inTurn(() => choose(view.index - 1)),
   confirm: () => {
     if (view.splitAt !== null) commitSplit();
-    else if (view.current) change({ action: "confirm" }, { goOn: true });
+    else changeChosen({ action: "confirm" }, { goOn: true });
   },
   letter: (text) => {
     if (!/[\p{L}\p{N}]/u.test(text)) return;
@@ -690,8 +725,8 @@ const act = {
   step,
   released: commitDraft,
   split: startSplit,
-  merge: () => view.current && change({ action: "merge" }),
-  remove: () => view.current && change({ action: "delete" }, { goOn: true }),
+  merge: () => changeChosen({ action: "merge" }),
+  remove: () => changeChosen({ action: "delete" }, { goOn: true }),
   add: () => {
     if (!view.recording) return;
     const { hop_length: hop, sample_rate: rate } = view.recording;
