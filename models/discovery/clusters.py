@@ -225,9 +225,9 @@ def joined_features(parts: Sequence[Float32], seed: int) -> Float32:
     first = parts[0]
     kinds = []
     for part in parts:
-        most = min(first.shape[1], *part.shape)
+        most = min(first.shape[1], len(part))
         reduced = part - part.mean(0)
-        if part.shape[1] > most:
+        if part is not first and 1 < most < part.shape[1]:
             reduced = PCA(most, random_state=seed).fit_transform(part)
         spread = float(np.sqrt(np.square(reduced).sum(1).mean()))
         kinds.append(np.asarray(reduced / max(spread, 1e-9), np.float32))
