@@ -336,7 +336,10 @@ class DiscoveryFolder:
         """
         path = self.path / CHANGES
         line = json.dumps(change, ensure_ascii=False) + "\n"
-        with writing(path), path.open("ab") as file:
+        with writing(path), path.open("a+b") as file:
+            # What a kill has left of a line is no change: nobody was told of it.
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())

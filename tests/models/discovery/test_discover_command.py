@@ -59,13 +59,13 @@ def test_a_stopped_discovery_goes_on_where_it_was(run, finished, tmp_path, monke
     assert run("discover", songs, "--out", "whole", *QUICK)[0] == 0
     with monkeypatch.context() as patched:
         patched.setattr(Discovery, "_features", _interrupt)
-        code, out, err = run("discover", songs, "--out", "parts", *QUICK)
+        code, _, err = run("discover", songs, "--out", "parts", *QUICK)
     assert code == 3
     assert "run the same command again" in last_line(err)
     assert len(DiscoveryFolder(tmp_path / "parts").found()) == 2
     with monkeypatch.context() as patched:
         patched.setattr("neurovocal.models.discovery.discover.detect_recording", None)
-        code, out, err = run("discover", songs, "--out", "parts", *QUICK)
+        code, _, err = run("discover", songs, "--out", "parts", *QUICK)
     assert code == 0, err
     whole, parts = (tmp_path / n / "annotations.csv" for n in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()

@@ -86,7 +86,9 @@ def test_cluster_anew(clusters, found):
 def test_every_change_has_author_and_time(clusters, found):
     clusters.change({"kind": "name", "cluster": 0, "name": "a"}, "ada")
     clusters.change({"kind": "undo"}, "bob")
-    events = [json.loads(line) for line in (found / "changes.jsonl").open()]
+    events = [
+        json.loads(line) for line in (found / "changes.jsonl").read_text().splitlines()
+    ]
     assert [(e["kind"], e["author"]) for e in events] == [
         ("name", "ada"),
         ("undo", "bob"),
