@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         Anchor,
         Audio,
         Block,
+        Comparison,
         Event,
         Float32,
         Forecast,
@@ -129,6 +130,7 @@ __all__ = [
     "Channels",
     "Clock",
     "CommandedModel",
+    "Comparison",
     "CompletesStreams",
     "ConfigError",
     "ControlChannel",
@@ -235,9 +237,9 @@ _MODULES = {
         "StreamItem VoiceInterval Watcher"
     ),
     "contracts.types": (
-        "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "
-        "Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd StreamInfo "
-        "Surprise Synthesis Trace Trigger Withheld"
+        "KINDS Anchor Audio Block Comparison Event Float32 Forecast Frames Gap Health "
+        "Label Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd "
+        "StreamInfo Surprise Synthesis Trace Trigger Withheld"
     ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -199,6 +199,7 @@ def run_plan(
     display: Display | None = None,
     recalled: Sequence[RecordedCommand] = (),
     reload: LoadPlan | None = None,
+    recall: Callable[[str], Plan] | None = None,
 ) -> Outcome:
     """Run a plan until its end or Ctrl-C, and print an error line for each loss.
 
@@ -215,6 +216,8 @@ def run_plan(
         Commands of a recorded run; each is applied at its sample.
     reload : callable, optional
         Reads the configuration again, or another one: for SIGHUP and `swap`.
+    recall : callable, optional
+        Reads a configuration that a recorded run swapped to from its text.
 
     Raises
     ------
@@ -222,7 +225,7 @@ def run_plan(
         A signal came before the run had started.
     """
     runner = Runner(plan, [display] if display else [], recalled)
-    runner.swapper.load = reload
+    runner.swapper.load, runner.swapper.load_recorded = reload, recall
     if display:
         display.watch(runner)
     with _signals(runner) as interrupted:

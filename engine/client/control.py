@@ -111,6 +111,45 @@ class Control:
         """Change options of a model; the reply has the samples of the change."""
         return self.command("set", options, lane=lane, model=model)
 
+    def swap(
+        self,
+        config: str | None = None,
+        *,
+        shadow: bool = False,
+        shadow_s: float | None = None,
+        min_agreement: float | None = None,
+    ) -> dict[str, Any]:
+        """Let lanes of another configuration take the place of the present ones.
+
+        Parameters
+        ----------
+        config : str, optional
+            Name of a file beside the run's own configuration; by default that one,
+            read again.
+        shadow : bool
+            The new lanes stay beside the present ones until `promote` or `drop`;
+            ``status()["swap"]`` says how they agree.
+        shadow_s, min_agreement : float, optional
+            Without `shadow`: seconds of audio that both process, and the share of
+            equal labels below which the present lanes stay.
+        """
+        arguments = {
+            "config": config,
+            "shadow": shadow or None,
+            "shadow_s": shadow_s,
+            "min_agreement": min_agreement,
+        }
+        given = {name: one for name, one in arguments.items() if one is not None}
+        return self.command("swap", given)
+
+    def promote(self) -> dict[str, Any]:
+        """Let the shadow that stays take over, at the next silence of each lane."""
+        return self.command("promote")
+
+    def drop(self) -> dict[str, Any]:
+        """Drop the shadow that stays; the present lanes go on."""
+        return self.command("drop")
+
     def stop(self) -> dict[str, Any]:
         """Stop the run after everything received so far has been processed."""
         return self.command("stop")
@@ -128,7 +167,8 @@ class Control:
         Parameters
         ----------
         command : str
-            ``ping``, ``status``, ``set``, ``stop``, or one of a model's own.
+            ``ping``, ``status``, ``set``, ``swap``, ``promote``, ``drop``, ``stop``, or
+            one of a model's own.
         arguments : dict, optional
             JSON values.
         lane, model : optional

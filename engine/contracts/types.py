@@ -247,6 +247,37 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A segment as the present lane and its shadow heard it (docs/operation.md).
+
+    Parameters
+    ----------
+    onset, offset : int
+        Of the present lane's segment; of the shadow's where the present lane heard
+        nothing. The offset is None where the stream ended before it.
+    unit : str or None
+        Final label of the present lane; empty: it has none; None: it heard nothing.
+    posterior : float
+        Of that label; NaN without one.
+    shadow_unit, shadow_posterior
+        The same of the shadow.
+    agrees : bool
+        Both heard it and have the same unit.
+    shadow : str
+        Name of the shadow's configuration.
+    """
+
+    onset: int
+    offset: int | None
+    unit: str | None
+    posterior: float
+    shadow_unit: str | None
+    shadow_posterior: float
+    agrees: bool
+    shadow: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """Unit predicted for a segment from the segments before it.
 
@@ -437,6 +468,7 @@ Event: TypeAlias = (
     | Health
     | Control
     | Trigger
+    | Comparison
     | Stats
 )
 # `NearMiss` is "near_miss".
@@ -464,7 +496,7 @@ _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
     **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
     **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
-    **dict.fromkeys((Label, NearMiss), attrgetter("onset")),
+    **dict.fromkeys((Label, NearMiss, Comparison), attrgetter("onset")),
 }
 
 
@@ -480,10 +512,10 @@ def instant_of(event: Event, at: int = 0) -> int:
     """Return the sample from which a look-ahead of zero could know the event.
 
     The onset for an onset and a label without offset, the offset for an offset, a near
-    miss and a label with one, else the first sample. The ledger's ``wait_ms``
-    counts from here to the sample at which the engine knew the event.
+    miss, a comparison and a label with one, else the first sample. The ledger's
+    ``wait_ms`` counts from here to the sample at which the engine knew the event.
     """
-    if isinstance(event, Label | NearMiss) and event.offset is not None:
+    if isinstance(event, Label | NearMiss | Comparison) and event.offset is not None:
         return event.offset
     return sample_of(event, at)
 

@@ -22,8 +22,9 @@ from neurovocal.engine.wire.headers import ControlHeader, Header, HealthHeader, 
 HeaderT = TypeVar("HeaderT", bound=Header)
 EventKey: TypeAlias = tuple[str, str, int]
 
-# Kinds that do not depend on the audio alone.
-TIMED_KINDS = frozenset({"anchor", "health", "stats"})
+# Kinds that do not depend on the audio alone; comparisons are those with a shadow that
+# somebody started, and may have dropped.
+TIMED_KINDS = frozenset({"anchor", "comparison", "health", "stats"})
 # Kinds that follow the wall clock while a live source delivers nothing.
 _SONG_KINDS = frozenset({"synthesis", "audio"})
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from threading import Event as Flag
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
+    Comparison,
     Control,
     Event,
     Gap,
@@ -21,6 +22,7 @@ from neurovocal.engine.contracts.types import (
     Label,
     Offset,
 )
+from neurovocal.engine.lane.comparison import SAME_S, LaneComparison, Side
 from neurovocal.engine.lane.lane import FRAME_KINDS, Lane, Part, Step
 
 
@@ -57,8 +59,6 @@ class SwapDecision:
             return True
 
 
-# Onsets that are at most so far apart belong to the same segment.
-_SAME_S = 0.02
 _Named = tuple[int, int, str]  # onset, offset, unit
 
 
@@ -72,7 +72,7 @@ class Agreement:
     """
 
     def __init__(self, sample_rate: int) -> None:
-        self._near = round(_SAME_S * sample_rate)
+        self._near = round(SAME_S * sample_rate)
         self._events: tuple[list[Event], list[Event]] = ([], [])
         # Of streams that have ended: number in the old, in the new, in both.
         self._counts: dict[type, list[int]] = {Offset: [0, 0, 0], Label: [0, 0, 0]}
@@ -142,6 +142,24 @@ def _equal(old: list[_Named], new: list[_Named], near: int) -> int:
     return equal
 
 
+class RecordedTakeover(NamedTuple):
+    """Where the shadow of a recorded run began, and where it took over.
+
+    Parameters
+    ----------
+    since : int
+        First sample that it processed in its stream.
+    sample : int
+        Sample at which it took over.
+    at_end : bool
+        It took over at the end of the stream.
+    """
+
+    since: int
+    sample: int
+    at_end: bool
+
+
 class ShadowLane:
     """New lane that processes the audio of a present one, part by part after it.
 
@@ -164,6 +182,12 @@ class ShadowLane:
     patience_s : float
         Seconds of audio for which a promotion waits for silence; then it cuts a
         segment.
+    stays : str
+        Name of a shadow that stays until it is promoted or dropped: its comparisons
+        with the present lane are counted by `comparison`, in flat memory, and given to
+        `tell`. Empty: the shadow is compared once.
+    recorded : RecordedTakeover, optional
+        Where the shadow of a recorded run began and took over, to be done again there.
 
     Attributes
     ----------
@@ -175,6 +199,10 @@ class ShadowLane:
         Set when the new lane has processed `shadow_s` of audio.
     done : Flag
         Set when it has taken over.
+    comparison : LaneComparison or None
+        Of a shadow that stays.
+    tell : callable
+        ``tell(comparison, at)`` publishes a comparison that was known at a position.
     """
 
     def __init__(
@@ -185,6 +213,9 @@ class ShadowLane:
         decision: SwapDecision,
         shadow_s: float,
         patience_s: float,
+        *,
+        stays: str = "",
+        recorded: RecordedTakeover | None = None,
     ) -> None:
         self.lane = new
         self.ready, self.done = Flag(), Flag()
@@ -198,6 +229,9 @@ class ShadowLane:
         self._ended = 0  # samples that it processed of streams that have ended
         self._published: dict[type, int] = {}  # end of the last rows of each kind
         self._agreement = Agreement(old.info.sample_rate)
+        self.comparison = LaneComparison(stays, old.info.sample_rate) if stays else None
+        self.tell: Callable[[Comparison, int], None] = _tell_nothing
+        self._recorded = recorded
 
     @property
     def cancelled(self) -> bool:
@@ -214,31 +248,41 @@ class ShadowLane:
             one's, and the share that is the same in both (None: there are none);
             ``load``: share of real time of the new one.
         """
-        seconds = max(1, self._processed) / self.present.info.sample_rate
-        since = self._since or -1  # from a stream's beginning on, all of it
+        seconds = max(1, self._processed) / self.lane.info.sample_rate
         busy = sum(stage.metrics.busy_ns for stage in self.lane.stages)
+        figures = {"seconds": round(seconds, 2), "load": round(busy / 1e9 / seconds, 4)}
+        if self.comparison is not None:
+            return {**figures, **self.comparison.counts()}
+        since = self._since or -1  # from a stream's beginning on, all of it
         return {
-            "seconds": round(seconds, 2),
+            **figures,
             "segments": self._agreement.compare(Offset, since),
             "labels": self._agreement.compare(Label, since),
-            "load": round(busy / 1e9 / seconds, 4),
         }
 
     # ---- beside the present lane -----------------------------------------------------
 
     def cut(self, part: Part) -> Iterator[Part]:
-        """Yield `part`; once promoted, in short parts, to find a common boundary."""
+        """Yield `part`; once promoted, in short parts, to find a common boundary.
+
+        The shadow of a recorded run begins and takes over where it did: `part` is cut
+        there.
+        """
+        if self._recorded is not None:
+            yield from _cut_at(part, (self._recorded.since, self._recorded.sample))
+            return
         if not isinstance(part, Block) or self._decision.report is None:
             yield part
             return
         step = min(self.present.quantum, self.lane.quantum)
-        for first in range(0, len(part.samples), step):
-            samples = part.samples[first : first + step]
-            yield replace(part, start=part.start + first, samples=samples)
+        edges = range(part.start + step, part.start + len(part.samples), step)
+        yield from _cut_at(part, edges)
 
     def join(self, part: Part) -> None:
         """Let the new lane begin at `part`, wherever the stream is; once a stream."""
         if self.cancelled or self._since is not None or isinstance(part, Anchor):
+            return
+        if self._recorded is not None and part.start < self._recorded.since:
             return
         self._since = part.start
         self.lane.info = self.present.info
@@ -250,7 +294,10 @@ class ShadowLane:
         if self.cancelled:
             return
         if self._since is not None:
-            self._agreement.add_old(step.events)
+            if self.comparison is None:
+                self._agreement.add_old(step.events)
+            else:
+                self._compare_sides("present", step)
         for event in step.events:
             if isinstance(event, FRAME_KINDS):
                 stop = (event.first + len(event.values)) * event.hop_length
@@ -258,7 +305,7 @@ class ShadowLane:
 
     def follow(self, part: Part) -> None:
         """Process a part that the present lane has processed."""
-        if self.cancelled:
+        if self.cancelled or self._since is None:
             return
         if not isinstance(part, Anchor):
             self._try(self._process, part)
@@ -277,6 +324,11 @@ class ShadowLane:
         if self.cancelled or self._decision.report is None:
             return None
         here = self.present.processed
+        if self._recorded is not None:
+            is_there = not self._recorded.at_end and here == self._recorded.sample
+            if self._since is None or not is_there:
+                return None
+            return self._hand_over(self._decision.report, at_end=False)
         self._promoted = here if self._promoted is None else self._promoted
         if here != self.lane.processed:
             return None
@@ -290,6 +342,7 @@ class ShadowLane:
         if self.cancelled:
             return None
         self._try(self._compare, self.lane.end())
+        self._tell(self.comparison.end_stream() if self.comparison else ())
         if self.cancelled or self._decision.report is None:
             return None
         return self._hand_over(self._decision.report, at_end=True)
@@ -299,6 +352,7 @@ class ShadowLane:
         if self.cancelled:
             return
         self._ended = self._processed
+        self._tell(self.comparison.end_stream() if self.comparison else ())
         self._agreement.end_stream(self._since or -1)
         self._since = self._promoted = None
         self._published = {}
@@ -309,7 +363,7 @@ class ShadowLane:
     @property
     def _processed(self) -> int:
         """Samples that the new lane has processed beside the present one."""
-        here = 0 if self._since is None else self.present.processed - self._since
+        here = 0 if self._since is None else self.lane.processed - self._since
         return self._ended + max(0, here)
 
     def _try(self, method: Callable[..., None], *arguments: object) -> None:
@@ -332,10 +386,22 @@ class ShadowLane:
     def _compare(self, steps: Iterable[Step]) -> None:
         """Note steps of the new lane; cancel the swap if a stage of it has failed."""
         for step in steps:
-            self._agreement.add_new(step.events)
+            if self.comparison is None:
+                self._agreement.add_new(step.events)
+            else:
+                self._compare_sides("shadow", step)
             for event in step.events:
                 if isinstance(event, Health) and self._has_errors():
                     self._cancel(f"failed: {event.stage}: {event.detail}")
+
+    def _compare_sides(self, side: Side, step: Step) -> None:
+        assert self.comparison is not None
+        since = self._since or -1
+        self._tell(self.comparison.add(side, step.events, step.at, since))
+
+    def _tell(self, found: Iterable[tuple[Comparison, int]]) -> None:
+        for comparison, at in found:
+            self.tell(comparison, at)
 
     def _has_errors(self) -> bool:
         return any(stage.metrics.errors for stage in self.lane.stages)
@@ -343,7 +409,9 @@ class ShadowLane:
     def _hand_over(self, report: dict[str, Any], *, at_end: bool) -> Step:
         """End the present lane; return its last events and the `Control` event."""
         old, new = self.present, self.lane
-        report = {**report, "agreement": self.agreement()}
+        if self._recorded is None:
+            report |= {"agreement": self.agreement(), "since": self._since}
+            report |= {"at_end": True} if at_end else {}
         events: list[Event] = []
         if not at_end:
             last = old.end_at_boundary()
@@ -356,3 +424,19 @@ class ShadowLane:
         new.continue_from(old, self._published)
         sample = new.processed
         return Step(sample, [*events, Control(sample, "swap", "", report)])
+
+
+def _cut_at(part: Part, edges: Iterable[int]) -> Iterator[Part]:
+    """Yield a part in pieces that begin at those edges, in order, that lie in it."""
+    if not isinstance(part, Block):
+        yield part
+        return
+    first, stop = part.start, part.start + len(part.samples)
+    for edge in (*(edge for edge in edges if part.start < edge < stop), stop):
+        samples = part.samples[first - part.start : edge - part.start]
+        yield replace(part, start=first, samples=samples)
+        first = edge
+
+
+def _tell_nothing(comparison: Comparison, at: int) -> None:
+    """Publish nothing."""

@@ -89,6 +89,8 @@ class Runner:
         built = assemble(self.plan, observers, recorded)
         self._sources, self.sinks, self.lanes = built.sources, built.sinks, built.lanes
         self.swapper = Swapper(self.plan, self.lanes, self._make_builder)
+        for lane in self.lanes:
+            lane.recall_swap = self.swapper.recall
         run = self.plan.context.run
         self.bus = CommandBus(run, self.lanes, self.stop, swapper=self.swapper)
         self._control = self._control_worker()

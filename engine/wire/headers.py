@@ -23,6 +23,7 @@ from neurovocal.engine.contracts.types import (
     Anchor,
     Audio,
     Block,
+    Comparison,
     Control,
     Event,
     Float32,
@@ -258,6 +259,19 @@ class TriggerHeader(Header, kw_only=True, tag="trigger"):
     arguments: dict[str, Any]
 
 
+class ComparisonHeader(Header, kw_only=True, tag="comparison"):
+    """See `Comparison`."""
+
+    onset: Count
+    offset: Count | None
+    unit: str | None
+    posterior: float | None
+    shadow_unit: str | None
+    shadow_posterior: float | None
+    agrees: bool
+    shadow: Name
+
+
 class StatsHeader(Header, kw_only=True, tag="stats"):
     """See `Stats`."""
 
@@ -344,6 +358,7 @@ _LEFT_OUT = {"provisional": False, "revised_score": None}
 _FROM_JSON: dict[str, Callable[[Any], object]] = {
     "posterior": _number,
     "posteriors": _numbers,
+    "shadow_posterior": _number,
     "score": _number,
     "threshold": _number,
     "units": tuple,
@@ -368,6 +383,7 @@ FORMATS = (
     EventFormat(Health, HealthHeader),
     EventFormat(Control, ControlHeader),
     EventFormat(Trigger, TriggerHeader),
+    EventFormat(Comparison, ComparisonHeader),
     EventFormat(Stats, StatsHeader),
 )
 _BY_EVENT = {form.event: form for form in FORMATS}

@@ -63,7 +63,7 @@ function lineOf(header, payload) {
 const KINDS = new Set([
   "block", "gap", "withheld", "anchor", "frames", "posteriors", "trace", "onset", "offset",
   "near_miss", "label", "forecast", "surprise", "synthesis", "audio", "health", "control",
-  "trigger", "stats",
+  "trigger", "comparison", "stats",
 ]);
 const kinds = options.kinds.split(",");
 const unknown = kinds.find((kind) => !KINDS.has(kind));

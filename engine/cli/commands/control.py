@@ -13,6 +13,7 @@ from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
+_MOST_CONFUSIONS = 5
 _TIMEOUT_S = 30.0  # `prime` may read a long recording
 
 
@@ -21,7 +22,8 @@ def control(
         list[str],
         typer.Argument(
             metavar="[ENDPOINT] COMMAND [NAME=VALUE...]",
-            help="ping, status, set NAME=VALUE..., prime [RECORDING], swap or stop.",
+            help="ping, status, set NAME=VALUE..., prime [RECORDING], swap [CONFIG], "
+            "promote, drop or stop.",
         ),
     ],
     lane: Annotated[
@@ -35,6 +37,14 @@ def control(
         Path | None,
         typer.Option(metavar="DIR", help="Keys that `neurovocal keys add` made."),
     ] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow",
+            help="swap: keep the other lanes beside the present ones, compare them, "
+            "until `control promote` or `control drop`.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The reply as JSON.")] = False,
 ) -> None:
     """Steer a running engine: `neurovocal control set synthesis=free temperature=0.8`.
@@ -47,12 +57,19 @@ def control(
     if ":" in words[0] and "=" not in words[0]:
         endpoint, *words = words
     if not words:
-        raise ConfigError("which command? ping, status, set, prime, swap or stop")
-    command, *rest = words
-    with Control(endpoint, timeout=_TIMEOUT_S, keys=keys) as socket:
-        reply = socket.command(
-            command, _arguments(command, rest), lane=lane, model=model
+        raise ConfigError(
+            "which command? ping, status, set, prime, swap, promote, drop or stop"
         )
+    command, *rest = words
+    if shadow and command != "swap":
+        raise ConfigError(
+            "--shadow belongs to swap: neurovocal control swap --shadow F"
+        )
+    with Control(endpoint, timeout=_TIMEOUT_S, keys=keys) as socket:
+        arguments = _arguments(command, rest)
+        if shadow:
+            arguments["shadow"] = True
+        reply = socket.command(command, arguments, lane=lane, model=model)
     if as_json:
         typer.echo(json.dumps(reply))
         return
@@ -64,6 +81,8 @@ def _arguments(command: str, words: list[str]) -> dict[str, Any]:
     if command == "prime" and len(words) == 1 and "=" not in words[0]:
         # The engine may run in another folder.
         return {"path": str(at_home(words[0]).absolute())}
+    if command == "swap" and words and "=" not in words[0]:
+        return {"config": words[0], **dict(map(_assignment, words[1:]))}
     return dict(map(_assignment, words))
 
 
@@ -81,10 +100,18 @@ def _lines(reply: dict[str, Any]) -> list[str]:
     """Return the reply as lines for people."""
     if "lanes" in reply:
         lanes = [line for lane in reply["lanes"] for line in _lane_lines(lane)]
-        swap = reply.get("swap")
-        why = f" ({swap['reason']})" if swap and "reason" in swap else ""
-        swap_lines = [f"swap: {swap['state']}{why}"] if swap else []
-        return [f"run {reply['run']}", *lanes, *swap_lines]
+        return [f"run {reply['run']}", *lanes, *_swap_lines(reply.get("swap"))]
+    if "promoted" in reply:
+        head = f"{reply['promoted']} takes over at the next silence of each lane"
+        return [head, *_shadow_lines(reply)]
+    if "dropped" in reply:
+        return [f"{reply['dropped']} is dropped", *_shadow_lines(reply)]
+    if "shadow" in reply:
+        return [
+            f"{reply['shadow']} runs beside the present lanes: `neurovocal control "
+            "status` compares them,",
+            "`control promote` lets it take over, `control drop` ends it",
+        ]
     if "shadow_s" in reply:
         wait = f"{reply['shadow_s']:g} s of audio"
         return [f"checked and built; the old lanes are compared with it for {wait}"]
@@ -93,6 +120,40 @@ def _lines(reply: dict[str, Any]) -> list[str]:
     if "applied" in reply:
         return [f"{a['stream']}: from sample {a['sample']}" for a in reply["applied"]]
     return [f"run {reply['run']}"] if "run" in reply else ["done"]
+
+
+def _swap_lines(swap: dict[str, Any] | None) -> list[str]:
+    if not swap:
+        return []
+    why = f" ({swap['reason']})" if "reason" in swap else ""
+    name = f" {swap['config']}" if "config" in swap else ""
+    state = "shadow" if swap.get("stays") else f"swap: {swap['state']}"
+    return [f"{state}{name}{why}", *_shadow_lines(swap)]
+
+
+def _shadow_lines(reply: dict[str, Any]) -> list[str]:
+    """Return how the shadow of each stream agrees with the present lane."""
+    lines = []
+    for one in reply.get("shadows", []):
+        parts = [
+            f"{what} {counts['old']} and {counts['new']}, {counts['equal']:.0%} equal"
+            for what, counts in (
+                ("segments", one["segments"]),
+                ("labels", one["labels"]),
+            )
+            if counts["equal"] is not None
+        ]
+        heard = ", ".join(parts) or "nothing heard yet"
+        lines.append(f"  '{one['stream']}', {one['seconds']:.0f} s: {heard}")
+        cost = f"    {one['load']:.0%} of a core, {one['lag_s']:.1f} s behind"
+        lines.append(cost)
+        for unit, other, number in one["confusions"][:_MOST_CONFUSIONS]:
+            lines.append(
+                f"    {number} times {unit or 'no label'}, shadow {other or 'no label'}"
+            )
+        if more := len(one["confusions"]) - _MOST_CONFUSIONS:
+            lines += [f"    and {more} other confusions"] if more > 0 else []
+    return lines
 
 
 def _lane_lines(lane: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.types import (
     Anchor,
+    Comparison,
     Control,
     Event,
     Forecast,
@@ -66,8 +67,8 @@ def listen(
     """Print the events of a running engine, one a line, until Ctrl-C.
 
     Kinds: label, forecast, onset, offset, near_miss, gap, anchor, health, control,
-    trigger, stats, frames, posteriors, trace, surprise, synthesis, audio, withheld,
-    block. Lost messages are reported on stderr.
+    trigger, comparison, stats, frames, posteriors, trace, surprise, synthesis, audio,
+    withheld, block. Lost messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
@@ -186,8 +187,17 @@ def _content(event: Event, received: Received) -> str:
         case Health():
             return printable(f"{event.stage} {event.state}: {event.detail}")
         case Control():
-            arguments = msgspec.json.encode(event.arguments).decode()
+            # The text of a configuration has many lines.
+            short = {k: v for k, v in event.arguments.items() if k != "configuration"}
+            arguments = msgspec.json.encode(short).decode()
             return printable(f"{event.command} {event.model} {arguments}")
+        case Comparison():
+            present, shadow = (
+                "nothing" if unit is None else printable(unit) or "no label"
+                for unit in (event.unit, event.shadow_unit)
+            )
+            verdict = "agrees" if event.agrees else f"shadow {shadow}"
+            return f"{present:<8} {verdict}"
         case Trigger():
             units = printable(" ".join(unit or "?" for unit in event.units))
             name = printable(event.trigger)

@@ -14,12 +14,13 @@ from neurovocal.engine.cli.session import (
     run_plan,
 )
 from neurovocal.engine.config.located_yaml import Located, parse_located
-from neurovocal.engine.config.plan import selected_kinds
+from neurovocal.engine.config.plan import Plan, selected_kinds
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
 from neurovocal.engine.journal.store import (
@@ -56,28 +57,55 @@ def replay(
     recorded = parse_located(record.config, str(journal), keep_unset=True)
     parse_config(recorded)
     data = recorded.data
-    if not trust and (files := plugin_files(data)):
-        raise ConfigError(
-            f"journal '{journal}' names a Python file that a replay would run, "
-            f"'{files[0]}': if you trust it, add --trust"
-        )
+    _refuse_files(data, journal, trust=trust)
     kept, others = _keep_recorded_lanes(data, base, journal, record.run)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
     replayed = _replayed(data, base, record.run, block_length)
     located = Located(str(journal), replayed, {(): 1})
     plan = plan_of_parts(located, base, dry_run=True)
     commands = list(commands_to_replay(read_events(journal, record.run)))
-    for each in commands:
-        if each.command.name == "swap":
-            raise ConfigError(
-                f"the run swapped its configuration at sample {each.sample} of "
-                f"'{each.stream}': the journal holds only the one it began with, so "
-                "that what came later cannot be computed again"
-            )
-    outcome = run_plan(plan, comparison, commands)
+    _check_swaps(commands, journal, trust=trust)
+
+    def recall(text: str) -> Plan:
+        """Return the plan of a configuration that the run swapped to."""
+        found = parse_located(text, str(journal), keep_unset=True)
+        again = _replayed(found.data, base, record.run, block_length)
+        where = Located(str(journal), again, {(): 1})
+        return plan_of_parts(where, recorded_base(text), dry_run=True)
+
+    outcome = run_plan(plan, comparison, commands, recall=recall)
     differences = comparison.differences + comparison.missing()
     _report(record, comparison, differences, as_json)
     raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
+
+
+def _check_swaps(
+    commands: list[RecordedCommand], journal: Path, *, trust: bool
+) -> None:
+    """Refuse swaps of earlier versions, and Python files that are not trusted."""
+    for each in commands:
+        if each.command.name != "swap":
+            continue
+        text = each.command.arguments.get("configuration")
+        if not isinstance(text, str) or not text:
+            raise ConfigError(
+                f"the run swapped its configuration at sample {each.sample} of "
+                f"'{each.stream}', and the journal, of an earlier version, does not "
+                "hold the other one: what came later cannot be computed again"
+            )
+        _refuse_files(
+            parse_located(text, str(journal), keep_unset=True).data,
+            journal,
+            trust=trust,
+        )
+
+
+def _refuse_files(data: Any, journal: Path, *, trust: bool) -> None:
+    if not trust and (files := plugin_files(data)):
+        raise ConfigError(
+            f"journal '{journal}' names a Python file that a replay would run, "
+            f"'{files[0]}': if you trust it, add --trust"
+        )
 
 
 class _Comparison(ReplayComparison, Display):

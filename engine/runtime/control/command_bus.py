@@ -96,9 +96,9 @@ class CommandBus:
             return {"run": self._run}
         if request.command == "status":
             lanes = [self._status(worker) for worker in workers]
-            swapped = self._swapper.last if self._swapper else None
+            swapped = self._swapper.status() if self._swapper else None
             return {"run": self._run, "lanes": lanes, "swap": swapped}
-        if request.command == "swap":
+        if request.command in ("swap", "promote", "drop"):
             return self._swap(request)
         if request.command == "stop":
             try:
@@ -117,9 +117,17 @@ class CommandBus:
     def _swap(self, request: ControlRequest) -> Reply:
         if self._swapper is None:
             raise CommandError("this run cannot be swapped")
+        name = request.command
         if request.lane is not None or request.model is not None:
-            raise CommandError("'swap' is for the whole run: leave out lane and model")
-        return self._swapper.begin(checked(SwapArguments, request.arguments, "'swap'"))
+            raise CommandError(
+                f"'{name}' is for the whole run: leave out lane and model"
+            )
+        if name == "swap":
+            arguments = checked(SwapArguments, request.arguments, "'swap'")
+            return self._swapper.begin(arguments)
+        if request.arguments:
+            raise CommandError(f"'{name}' takes no arguments")
+        return self._swapper.promote() if name == "promote" else self._swapper.drop()
 
     def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
         if not self._lanes or any(not worker.channels for worker in self._lanes):

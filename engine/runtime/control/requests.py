@@ -12,7 +12,7 @@ from neurovocal.engine.support.text import did_you_mean
 
 VERSION = 1
 # Commands of the engine itself; models have more.
-OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
+OWN_COMMANDS = ("ping", "status", "set", "swap", "promote", "drop", "stop")
 
 # Wider numbers cannot be written as JSON.
 _MOST_ID_BITS = 63

@@ -7,19 +7,25 @@ shadows; only if none of them fails, all take over.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neurovocal.engine.config.plan import LanePlan, Plan
 from neurovocal.engine.config.schema import LaneConfig
 from neurovocal.engine.contracts.errors import CommandError
 from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.shadow import ShadowLane, SwapDecision
+from neurovocal.engine.lane.shadow import (
+    RecordedTakeover,
+    ShadowLane,
+    SwapDecision,
+)
+from neurovocal.engine.runtime.shadow.thread import ShadowThread
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.command_queue import (
     PendingCommand,
@@ -37,8 +43,15 @@ _MOST_LAG_MS = 500.0
 # Keys of a lane that can be swapped while it runs.
 _CHANGEABLE = {"bundle", "features", "detector", "models"}
 
-_UNDER_WAY = "a swap is under way already: wait for its end, or swap with cancel=true"
+# A shadow may be so far behind when it is promoted, and has so long to catch up.
+_MOST_BEHIND_S = 0.5
 
+_UNDER_WAY = "a swap is under way already: wait for its end, or swap with cancel=true"
+_STAYS = "a shadow stays beside the run: promote or drop it first"
+_DROPPED = "it was asked for"
+_NO_SHADOW = "no shadow stays beside the run: start one with swap shadow=true"
+
+Act = Callable[[ShadowLane | ShadowThread], tuple[Lane, Callable[[Channel], None]]]
 LoadPlan = Callable[[str | None], Plan]
 # Makes the function that builds the lanes of a worker after another plan.
 MakeBuilder = Callable[[LaneWorker, LanePlan, Plan], BuildLane]
@@ -55,8 +68,20 @@ class SwapArguments(Options):
     min_agreement: float = Field(default=0.0, ge=0, le=1)
     """Share of equal labels (segments, where nothing labels) below which the old
     lanes stay."""
+    shadow: bool = False
+    """The new lanes stay beside the old ones, and are compared with them, until they
+    are promoted or dropped; `shadow_s` and `min_agreement` have no meaning then."""
     cancel: bool = False
     """Cancel the swap that is under way instead, as long as no lane took over."""
+
+    @model_validator(mode="after")
+    def _check_shadow(self) -> "SwapArguments":
+        timed = {"shadow_s", "min_agreement"} & self.model_fields_set
+        if self.shadow and timed:
+            raise ValueError(
+                f"leave out '{min(timed)}': a shadow stays until 'promote' or 'drop'"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +91,7 @@ class _Change:
     worker: LaneWorker
     build: BuildLane
     shadows: Sequence[ShadowLane]  # one for each channel
+    threads: list[ShadowThread] = field(default_factory=list)  # of those that stay
 
 
 class Swapper:
@@ -85,16 +111,18 @@ class Swapper:
     ----------
     load : callable or None
         ``load(config)`` reads and checks a configuration, by default the run's own.
-    last : dict or None
-        State of the newest swap, for `status`.
+    load_recorded : callable or None
+        ``load_recorded(text)`` does so with a configuration of a recorded run.
     """
 
     def __init__(
         self, plan: Plan, lanes: Sequence[LaneWorker], make_builder: MakeBuilder
     ) -> None:
         self.load: LoadPlan | None = None
+        self.load_recorded: Callable[[str], Plan] | None = None
         self.last: dict[str, Any] | None = None
         self._plan = plan
+        self._staying: tuple[Plan, Sequence[_Change]] | None = None
         self._lanes = lanes
         self._make_builder = make_builder
         self._stopping = Flag()
@@ -123,7 +151,7 @@ class Swapper:
 
     def _begin(self, arguments: SwapArguments) -> dict[str, Any]:
         if self._thread is not None and self._thread.is_alive():
-            raise CommandError(_UNDER_WAY)
+            raise CommandError(_UNDER_WAY if self._staying is None else _STAYS)
         if self.load is None:
             raise CommandError("this run has no configuration file to read again")
         going_on = [worker for worker in self._lanes if not worker.finished.is_set()]
@@ -138,21 +166,119 @@ class Swapper:
         plan = self.load(arguments.config)
         _refuse_unchangeable(self._plan, plan)
         self._decision = SwapDecision()
+        stays = plan.name if arguments.shadow else ""
         changes = [
-            self._prepare(worker, lane, plan, arguments.shadow_s)
+            self._prepare(worker, lane, plan, arguments.shadow_s, stays)
             for worker, lane in zip(self._lanes, plan.lanes, strict=True)
             if worker in going_on
         ]
-        self._install(changes)
+        self._install(changes, apart=arguments.shadow)
         self.last = {"state": "shadow", "config": plan.name}
+        self._staying = (plan, changes) if arguments.shadow else None
+        target = self._keep if arguments.shadow else self._finish
         self._thread = Thread(
-            target=self._finish,
+            target=target,
             args=(plan, changes, arguments),
             name="nv-swap",
             daemon=True,
         )
         self._thread.start()
+        if arguments.shadow:
+            return {"shadow": plan.name}
         return {"shadow_s": arguments.shadow_s}
+
+    def promote(self) -> dict[str, Any]:
+        """Let the shadow that stays take over, at the next silence of each lane.
+
+        Raises
+        ------
+        CommandError
+            None stays, or it is too far behind; the present lanes go on.
+        """
+        plan, changes = self._shadow()
+        threads = [thread for change in changes for thread in change.threads]
+        behind_s = max((thread.lag_s for thread in threads), default=0.0)
+        if behind_s > _MOST_BEHIND_S:
+            raise CommandError(
+                f"the shadow is {behind_s:.1f} s behind the present lanes: try again "
+                "when it has caught up, or drop it"
+            )
+        agreement = self._figures(changes)
+        self._send(changes, _rejoining)
+        if not self._decision.promote(_report_of(plan)):
+            raise CommandError(f"the shadow was dropped: {self._decision.failure}")
+        return {"promoted": plan.name, "shadows": agreement}
+
+    def drop(self) -> dict[str, Any]:
+        """Drop the shadow that stays; the present lanes go on.
+
+        Raises
+        ------
+        CommandError
+            None stays.
+        """
+        plan, changes = self._shadow()
+        agreement = self._figures(changes)
+        if not self._decision.cancel(_DROPPED):
+            raise CommandError("the shadow takes over already")
+        return {"dropped": plan.name, "shadows": agreement}
+
+    def status(self) -> dict[str, Any] | None:
+        """Return the state of the newest swap; of a shadow that stays, its figures."""
+        staying, last = self._staying, self.last
+        if staying is None or last is None or last["state"] != "shadow":
+            return last
+        return {**last, "stays": True, "shadows": self._figures(staying[1])}
+
+    def recall(
+        self, worker: LaneWorker, channel: Channel, recorded: RecordedCommand
+    ) -> ShadowLane:
+        """Return the shadow that took over in a recorded run, to do so again.
+
+        Raises
+        ------
+        NeurovocalError
+            Its configuration cannot be used any more.
+        """
+        assert self.load_recorded is not None
+        report = dict(recorded.command.arguments)
+        plan = self.load_recorded(str(report.get("configuration", "")))
+        (lane,) = (lane for lane in plan.lanes if lane.name == worker.name)
+        build = self._make_builder(worker, lane, plan)
+        new = build(worker.recovery.info, channel.index)
+        new.info = channel.lane.info
+        decision = SwapDecision()
+        decision.promote(report)
+        # Streams of another kind that come later get the new lanes, too.
+        worker.recovery.build = build
+        return ShadowLane(
+            *(worker.name, channel.lane, new, decision, 0.0, _PATIENCE_S),
+            recorded=RecordedTakeover(
+                int(report.get("since") or 0),
+                recorded.sample,
+                bool(report.get("at_end", False)),
+            ),
+        )
+
+    def _shadow(self) -> tuple[Plan, Sequence[_Change]]:
+        is_alive = self._thread is not None and self._thread.is_alive()
+        if self._staying is None or not is_alive or self._decision.report is not None:
+            raise CommandError(_NO_SHADOW)
+        return self._staying
+
+    @staticmethod
+    def _figures(changes: Sequence[_Change]) -> list[dict[str, Any]]:
+        """Return agreement, confusions and load of the shadow of each stream."""
+        return [
+            {
+                "lane": change.worker.name,
+                "stream": thread.shadow.lane.info.stream,
+                **thread.shadow.agreement(),
+                "lag_s": round(thread.lag_s, 2),
+            }
+            for change in changes
+            for thread in change.threads
+        ]
 
     def _cancel(self) -> dict[str, Any]:
         going_on = self._thread is not None and self._thread.is_alive()
@@ -174,7 +300,12 @@ class Swapper:
             self._thread.join(_INSTALL_S)
 
     def _prepare(
-        self, worker: LaneWorker, lane: LanePlan, plan: Plan, shadow_s: float
+        self,
+        worker: LaneWorker,
+        lane: LanePlan,
+        plan: Plan,
+        shadow_s: float,
+        stays: str,
     ) -> _Change:
         build = self._make_builder(worker, lane, plan)
         shadows = []
@@ -194,23 +325,80 @@ class Swapper:
                 ShadowLane(
                     *(worker.name, old, new, self._decision),
                     *(shadow_s, _PATIENCE_S),
+                    stays=stays,
                 )
             )
         return _Change(worker, build, shadows)
 
-    def _install(self, changes: Sequence[_Change]) -> None:
+    def _install(self, changes: Sequence[_Change], *, apart: bool) -> None:
         """Give all channels their shadows, or cancel the swap."""
+        for change in changes if apart else ():
+            for shadow, channel in zip(
+                change.shadows, change.worker.channels, strict=False
+            ):
+                thread = self._thread_of(shadow, change.worker)
+                change.threads.append(thread)
+                shadow.lane.info = channel.lane.info
+        try:
+            self._send(changes, _installing)
+        except CommandError:
+            _stop_threads(changes)
+            raise
+
+    def _thread_of(self, shadow: ShadowLane, worker: LaneWorker) -> ShadowThread:
+        decision, publisher = self._decision, worker.publisher
+
+        def cancel(reason: str) -> bool:
+            return decision.cancel(f"lane '{worker.name}': {reason}")
+
+        return ShadowThread(
+            shadow,
+            cancel,
+            publisher.report_comparison,
+            can_wait=not worker.reader.source.live,
+        )
+
+    def _send(self, changes: Sequence[_Change], act: Act) -> None:
+        """Let the threads of all lanes act on their channels, or cancel the swap."""
         pending = []
         for change in changes:
-            command = PendingCommand(None, [_installing(s) for s in change.shadows])
+            shadows = change.threads or change.shadows
+            command = PendingCommand(None, [act(one) for one in shadows])
             change.worker.commands.put(command)
             pending.append(command)
         try:
             for command in pending:
                 command.wait(_INSTALL_S)
-        except CommandError:
-            self._decision.cancel("another lane did not take it")
+        except CommandError as error:
+            self._decision.cancel(f"a lane did not take it: {error}")
             raise
+
+    def _keep(
+        self, plan: Plan, changes: Sequence[_Change], arguments: SwapArguments
+    ) -> None:
+        """Wait until the shadow is promoted, dropped or fails, and end it."""
+        self._report(changes, "healthy", f"{plan.name} runs as a shadow")
+        reason = ""
+        while not reason and self._decision.report is None:
+            reason = self._decision.failure or next(
+                filter(None, map(_ended, changes)), ""
+            )
+            if not reason and self._stopping.wait(_POLL_S):
+                reason = "the run ends"
+        if reason and self._decision.cancel(reason):
+            figures = self._figures(changes)
+            _stop_threads(changes)
+            reason = self._decision.failure
+            self.last = {
+                "state": "dropped",
+                "config": plan.name,
+                "reason": reason,
+                "shadows": figures,
+            }
+            state = "healthy" if reason == _DROPPED else "failed"
+            self._report(changes, state, f"the shadow {plan.name} is dropped: {reason}")
+            return
+        self._take_over(plan, changes)
 
     def _finish(
         self, plan: Plan, changes: Sequence[_Change], arguments: SwapArguments
@@ -220,19 +408,23 @@ class Swapper:
         reason = self._await(changes, lambda s: s.ready.is_set())
         reason = reason or _too_different(shadows, arguments.min_agreement)
         reason = reason or _too_slow(changes)
-        report = {"config": plan.name}
-        if reason or not self._decision.promote(report):
+        if reason or not self._decision.promote(_report_of(plan)):
             self._decision.cancel(reason)
             reason = self._decision.failure
             self.last = {"state": "rolled back", "reason": reason}
             self._report(changes, "failed", f"rolled back, nothing changed: {reason}")
             return
+        self._take_over(plan, changes)
+
+    def _take_over(self, plan: Plan, changes: Sequence[_Change]) -> None:
+        """Wait until all lanes have switched to the promoted ones."""
         # Promoted: a lane that ends before its next boundary does not need one.
         for change in changes:
             change.worker.recovery.build = change.build
         self._await(changes, lambda s: s.done.is_set())
         self._plan = plan
-        self.last = {"state": "swapped", **report}
+        self._staying = None
+        self.last = {"state": "swapped", "config": plan.name}
         self._report(changes, "healthy", f"swapped to {plan.name}")
 
     def _await(
@@ -261,13 +453,45 @@ class Swapper:
             change.worker.note("swap", state, detail)
 
 
-def _installing(shadow: ShadowLane) -> tuple[Lane, Callable[[Channel], None]]:
+def _installing(
+    shadow: ShadowLane | ShadowThread,
+) -> tuple[Lane, Callable[[Channel], None]]:
     """Return the present lane and the action that gives its channel the shadow."""
 
     def install(channel: Channel) -> None:
         channel.shadow = shadow
 
-    return shadow.present, install
+    return _lane_of(shadow).present, install
+
+
+def _rejoining(
+    thread: ShadowLane | ShadowThread,
+) -> tuple[Lane, Callable[[Channel], None]]:
+    """Return the present lane and the action that takes its shadow into its thread."""
+    assert isinstance(thread, ShadowThread)
+
+    def rejoin(channel: Channel) -> None:
+        shadow = thread.give_up(_MOST_BEHIND_S)
+        if shadow is None:
+            raise CommandError("the shadow does not keep up: it is dropped")
+        channel.shadow = shadow
+
+    return thread.shadow.present, rejoin
+
+
+def _lane_of(shadow: ShadowLane | ShadowThread) -> ShadowLane:
+    return shadow.shadow if isinstance(shadow, ShadowThread) else shadow
+
+
+def _stop_threads(changes: Sequence[_Change]) -> None:
+    for change in changes:
+        for thread in change.threads:
+            thread.stop()
+
+
+def _report_of(plan: Plan) -> dict[str, Any]:
+    """Return what the `Control` event of a swap says of the configuration."""
+    return {"config": plan.name, "configuration": plan.context.config_text}
 
 
 def _ended(change: _Change) -> str:
@@ -275,7 +499,7 @@ def _ended(change: _Change) -> str:
     worker = change.worker
     if worker.finished.is_set():
         return f"lane '{worker.name}' has ended"
-    present = {channel.shadow for channel in worker.channels}
+    present = {_lane_of(c.shadow) for c in worker.channels if c.shadow is not None}
     if present.isdisjoint(change.shadows):
         return f"lane '{worker.name}': a stream of another kind has begun"
     return ""

@@ -1,8 +1,8 @@
 """Channel: a lane, its shadow while a model swap runs, and its counters."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from neurovocal.engine.contracts.types import Block, Message, StreamInfo
 from neurovocal.engine.lane.lane import Lane, Part, Step
 from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.lane.stage import SupervisedStage
+from neurovocal.engine.runtime.shadow.thread import ShadowThread
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
 
 _NO_STREAM = StreamInfo("", 1)
@@ -31,8 +32,11 @@ class Channel:
         UTC of the lane's samples.
     index : int
         Column of the source's blocks, from 0.
-    shadow : ShadowLane or None
-        New lane that gets the same audio and may take the place of `lane`.
+    shadow : ShadowLane, ShadowThread or None
+        New lane that gets the same audio and may take the place of `lane`; in a thread
+        of its own as long as it stays.
+    recorded : deque of callable
+        Makes the shadows that took over in this stream of a recorded run, in order.
     counts : Counter
         Published events by kind.
     omitted : int
@@ -58,7 +62,8 @@ class Channel:
     lane: Lane
     timebase: TimeBase
     index: int = 0
-    shadow: ShadowLane | None = None
+    shadow: ShadowLane | ShadowThread | None = None
+    recorded: deque[Callable[[], ShadowLane]] = field(default_factory=deque)
     counts: Counter[str] = field(default_factory=Counter)
     omitted: int = 0
     peak: float = 0.0
@@ -77,8 +82,8 @@ class Channel:
 
     @property
     def stages(self) -> list[SupervisedStage]:
-        """Stages of the lane, and of its shadow."""
-        if self.shadow is None:
+        """Stages of the lane, and of a shadow in the same thread."""
+        if not isinstance(self.shadow, ShadowLane):
             return self.lane.stages
         return [*self.lane.stages, *self.shadow.lane.stages]
 
@@ -108,6 +113,9 @@ class Channel:
             if shadow is None:
                 yield from self.lane.process_part(part)
                 continue
+            if isinstance(shadow, ShadowThread):
+                yield from self._process_before(shadow, part)
+                continue
             for piece in shadow.cut(part):
                 yield from self._process_piece(piece)
         self.lane.interrupted = False
@@ -115,11 +123,30 @@ class Channel:
     def flush(self) -> Iterator[Step]:
         """Yield the last steps of the stream; the shadow ends it, too."""
         shadow = self._active_shadow()
+        if isinstance(shadow, ShadowThread):
+            return self._flush_before(shadow)
         return self.lane.flush() if shadow is None else self._flush_both(shadow)
+
+    def _process_before(self, shadow: ShadowThread, part: Part) -> Iterator[Step]:
+        """Yield the steps of the lane, then hand over to the shadow's thread."""
+        steps = []
+        for step in self.lane.process_part(part):
+            steps.append(step)
+            yield step
+        shadow.feed(part, steps, self.lane.info, self.timebase)
+
+    def _flush_before(self, shadow: ShadowThread) -> Iterator[Step]:
+        for part in self.lane.flush_resampler():
+            yield from self._process_before(shadow, part)
+        steps = []
+        for step in self.lane.end():
+            steps.append(step)
+            yield step
+        shadow.end(steps)
 
     def _process_piece(self, piece: Part) -> Iterator[Step]:
         shadow = self._active_shadow()
-        if shadow is None:  # it has just taken over, or was cancelled
+        if not isinstance(shadow, ShadowLane):  # it took over, or was cancelled
             yield from self.lane.process_part(piece)
             return
         yield from self._feed_both(shadow, piece)
@@ -148,9 +175,11 @@ class Channel:
             shadow.done.set()
             self.shadow = None
 
-    def _active_shadow(self) -> ShadowLane | None:
+    def _active_shadow(self) -> ShadowLane | ShadowThread | None:
         if self.shadow is not None and self.shadow.cancelled:
             self.shadow = None
+        if self.shadow is None and self.recorded:
+            self.shadow = self.recorded.popleft()()
         return self.shadow
 
 

@@ -129,6 +129,8 @@ class CommandQueue:
     stops : dict of str to int
         How many samples of a stream are read before it is stopped, where that is known
         beforehand.
+    swaps : dict of str to list of RecordedCommand
+        Swaps of a recorded run, by stream.
     """
 
     pending: Sized
@@ -137,6 +139,7 @@ class CommandQueue:
         self._commands: deque[PendingCommand] = deque()
         self.pending = self._commands
         self.stops: dict[str, int] = {}
+        self.swaps: dict[str, list[RecordedCommand]] = {}
         self._closed = False
 
     def put(self, command: PendingCommand) -> None:
@@ -191,6 +194,8 @@ class ReplayedCommands(CommandQueue):
                 position = each.command.arguments.get("position")
                 if isinstance(position, int):  # earlier versions did not tell it
                     self.stops[each.stream] = position
+            elif each.command.name == "swap":
+                self.swaps.setdefault(each.stream, []).append(each)
             else:
                 self._recorded.setdefault(each.stream, deque()).append(each)
         self.pending = self._recorded

@@ -2,10 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
+from typing import TypeAlias
 
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS
@@ -16,6 +18,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
     StageError,
 )
+from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.contracts.types import (
     STOP_COMMAND,
     Anchor,
@@ -28,6 +31,7 @@ from neurovocal.engine.contracts.types import (
     stream_of,
 )
 from neurovocal.engine.lane.lane import Part
+from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.runtime.workers.audio_release import AudioRelease
 from neurovocal.engine.runtime.workers.channel import Channel, copy_settings, split
 from neurovocal.engine.runtime.workers.command_queue import (
@@ -50,6 +54,9 @@ log = logging.getLogger("neurovocal")
 
 # A live source that is silent for longer does not drive generated sequences any more.
 _STALL_NS = NS // 20
+
+
+RecallSwap: TypeAlias = Callable[["LaneWorker", Channel, RecordedCommand], ShadowLane]
 
 
 class LaneWorker:
@@ -84,6 +91,9 @@ class LaneWorker:
         Why the lane has ended before its source.
     finished : Flag
         Set when the thread has ended.
+    recall_swap : callable or None
+        ``recall_swap(worker, channel, command)`` makes the shadow that took over in a
+        recorded run.
     """
 
     def __init__(
@@ -106,6 +116,7 @@ class LaneWorker:
         self.streams = 0
         self.error: Exception | None = None
         self.finished = Flag()
+        self.recall_swap: RecallSwap | None = None
         self._signal_checks = signal_checks
         self._privacy = privacy
         self._read_s = read_s
@@ -335,6 +346,7 @@ class LaneWorker:
             self.recovery.info = info
             for channel in self.channels:
                 channel.begin(stream_of(info, channel.index))
+            self._recall_swaps(self.channels)
             return
         lanes = self.recovery.build_lanes(info)
         for channel, lane in zip(self.channels, lanes, strict=False):
@@ -348,6 +360,18 @@ class LaneWorker:
         self._privacy.attach(channels, info.sample_rate)
         self._signal_checks.begin(channels, info.sample_rate)
         check_trigger_commands(channels, self.publisher.prepare)
+        self._recall_swaps(channels)
+
+    def _recall_swaps(self, channels: Sequence[Channel]) -> None:
+        """Let the shadows of a recorded run take over where they did."""
+        recall = self.recall_swap
+        for channel in channels:
+            channel.recorded.clear()
+            swaps = self.commands.swaps.get(channel.lane.info.stream, ())
+            if recall is not None:
+                channel.recorded.extend(
+                    partial(recall, self, channel, each) for each in swaps
+                )
 
     def _advance(self) -> None:
         """Let generated sequences follow the clock while a live source is silent."""

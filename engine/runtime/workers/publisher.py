@@ -12,6 +12,7 @@ from neurovocal.engine.contracts.types import (
     KINDS,
     Anchor,
     Audio,
+    Comparison,
     Control,
     Event,
     Frames,
@@ -311,6 +312,13 @@ class LanePublisher:
     def report_control(self, event: Control, channel: Channel) -> None:
         """Publish a command at the sample at which it took effect."""
         self._report(event, channel, event.sample)
+
+    def report_comparison(
+        self, info: StreamInfo, timebase: TimeBase, event: Comparison, at: int
+    ) -> None:
+        """Publish a comparison that was known at a position; from any thread."""
+        now = self._clock.monotonic_ns()
+        self.sinks.send(info, event, at, timebase, emitted_ns=now)
 
     def warn(self, health: Health, channels: Sequence[Channel] = ()) -> None:
         """Log and report a change of health."""

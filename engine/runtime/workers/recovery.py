@@ -114,7 +114,8 @@ class LaneRecovery:
         monotonic_ns = self._clock.monotonic_ns
         start_ns = monotonic_ns()
         try:
-            runs = channel.lane if channel.shadow is None else channel
+            alone = channel.shadow is None and not channel.recorded
+            runs = channel.lane if alone else channel
             for step in runs.process(item):
                 yield step, start_ns
                 start_ns = monotonic_ns()

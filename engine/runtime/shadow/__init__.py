@@ -1,0 +1,1 @@
+"""Shadows that stay beside the lanes of a run, in threads of their own."""
