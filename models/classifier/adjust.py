@@ -1,12 +1,12 @@
 """Calibration of a trained classifier and choice of its detector's options.
 
-Temperatures and thresholds are fitted to validation recordings. The detector's
-options and the typical segments of units use training recordings as well: so few
-numbers do not overfit.
+Temperatures and thresholds are fitted to validation recordings. The typical segments of
+units use training recordings as well: so few numbers do not overfit. Detectors are
+fitted to training recordings, and one is chosen by validation recordings.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -85,12 +85,21 @@ def adjust_classifier(
         plugin=detector_config.plugin, options=detector_config.options
     )
     if detector_config.fit:
-        scored = [
-            ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
-            for m in select_evenly([*data.train, *data.valid], detector_config.limit_s)
-        ]
+        limit = detector_config.limit_s
+
+        def scored(split: Sequence[LabelledFrames], s: float) -> list[ScoredRecording]:
+            return [
+                ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
+                for m in select_evenly(split, s)
+            ]
+
         detector = fit_detector(
-            scored, detector_config.options, on_progress, check_stop, limit_s
+            scored(data.train, limit),
+            scored(data.valid, limit / 2),
+            detector_config,
+            on_progress,
+            check_stop,
+            limit_s,
         )
     return CalibratedClassifier(spec, detector)
 

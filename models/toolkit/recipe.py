@@ -177,24 +177,36 @@ class ClassifierConfig(Options):
     At 0.5 a label is given if it is more likely correct than wrong."""
 
 
+_FITTED_DETECTORS = ("energy", "excess", "bands")
+
+
 class DetectorConfig(Options):
     """Recommended detector of the bundle and its options."""
 
     fit: bool = True
-    """Choose the options of the `energy` detector for the best agreement of final
-    labels with the annotation on training and validation recordings; otherwise the
-    bundle recommends `options`."""
+    """Fit the options of detectors to the annotation and final labels of training
+    recordings, and choose one by validation recordings; otherwise the bundle recommends
+    `options`."""
     plugin: Installed = "energy"
-    """Recommended detector; only `energy` can be fitted."""
+    """Recommended detector; with `fit` the one that is kept unless another is better by
+    a hundredth: `energy`, `excess` or `bands`."""
+    others: bool = True
+    """Fit the other ones of these three, too."""
     options: dict[str, Any] = {}
-    """Options at which the search starts."""
+    """Options at which the search of `plugin` starts."""
     limit_s: float = Field(default=180.0, gt=0)
-    """Seconds of recordings that the search uses."""
+    """Seconds of training recordings that the search uses; the choice uses half as
+    many of validation recordings."""
 
     @model_validator(mode="after")
     def _can_be_fitted(self) -> "DetectorConfig":
-        if self.fit and self.plugin != "energy":
+        if self.fit and self.plugin not in _FITTED_DETECTORS:
             raise ValueError(f"'{self.plugin}' cannot be fitted: set fit to false")
+        if self.fit and self.plugin == "excess" and self.options:
+            raise ValueError(
+                "all options of 'excess' come from the recordings: leave options out, "
+                "or set fit to false"
+            )
         return self
 
 

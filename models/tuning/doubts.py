@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from neurovocal.models.tuning.examples import Example
-from neurovocal.models.tuning.fitting import Fit, Span
+from neurovocal.models.tuning.fitting import Fit
+from neurovocal.models.tuning.heard import Span
 from neurovocal.models.tuning.stretches import HeardExamples
 
 _FAR_APART = 10.0  # ratio of durations

@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.sound_files import opened
 from neurovocal.models.tuning.examples import Example
-from neurovocal.models.tuning.fitting import Stretch
+from neurovocal.models.tuning.heard import Stretch
 
 # Before the first example, and after the last one.
 _BEFORE_S, _AFTER_S = 5.0, 0.5

@@ -459,7 +459,9 @@ class BandExcess:
             return
         levels = np.concatenate(self._pending)
         self._pending = []
-        is_silent = levels.max(axis=1) < _SILENT_DB
+        if self._n_heard == 0:  # with a prior nothing was left out before
+            levels = levels[_leading_silence(levels) :]
+        is_silent = levels.max(axis=1, initial=-np.inf) < _SILENT_DB
         if self._has_noise:
             levels = levels[~is_silent]
         elif is_silent.any():

@@ -46,6 +46,10 @@ from neurovocal.plugins.detectors.noise_floor import (
 )
 
 UPDATE_EVERY = 64  # hops between updates of the noise floor
+# A prior counts for so much sound: the floor of another room is known in 0.1 s where
+# it is quieter, in 2.2 s where it is louder, and a sound that began before the stream
+# and lasts for 2 s is still one.
+_PRIOR_S = 0.3
 _MOST_HOPS = 2000
 _MOST_DB = 200.0  # beyond the range of 32-bit samples
 _LOWEST_SCORE_DB = -60.0  # of a trace: digital silence has no level
@@ -146,7 +150,7 @@ def relative_level(options: EnergyOptions, sample_rate: int) -> RelativeLevel:
     )
     settle = _settle_hops(options, sample_rate)
     prior = None if options.floor_db is None else 10.0 ** (options.floor_db / 10)
-    return RelativeLevel(floor, settle, UPDATE_EVERY, prior)
+    return RelativeLevel(floor, settle, UPDATE_EVERY, prior, _PRIOR_S * hops_per_s)
 
 
 def _settle_hops(options: EnergyOptions, sample_rate: int) -> int:

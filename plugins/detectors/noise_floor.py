@@ -240,7 +240,8 @@ class RelativeLevel:
 
     Digital silence before the first sound is left out of the quantile. If none of
     the levels held back is digital silence, later silence (a card that drops out) is
-    left out, too; otherwise silence is the background.
+    left out, too; otherwise silence is the background. With a prior the same is
+    decided by the first `settle` levels.
 
     Parameters
     ----------
@@ -251,8 +252,9 @@ class RelativeLevel:
     every : int
         Number of levels between updates of the reference.
     prior : float, optional
-        Power that the reference begins with, with the weight of `settle` levels;
-        nothing is held back then.
+        Power that the reference begins with; nothing is held back then.
+    prior_weight : float
+        Number of levels that the prior counts for.
 
     Attributes
     ----------
@@ -266,9 +268,11 @@ class RelativeLevel:
         settle: int,
         every: int,
         prior: float | None = None,
+        prior_weight: float = 0.0,
     ) -> None:
         self._reference = reference
         self._prior = prior
+        self._prior_weight = prior_weight
         self._settle = settle
         self._every = every
         self.reset()
@@ -283,9 +287,11 @@ class RelativeLevel:
         self._has_noise = False  # the background is not digital silence
         self.settled = False
         self.references: list[float] = []
+        self._n_heard = 0  # from the first sound on, with a prior
+        self._heard_silence = False
         if self._prior is not None:
-            self._reference.seed(self._prior, self._settle)
-            self._has_noise = self.settled = True
+            self._reference.seed(self._prior, self._prior_weight)
+            self.settled = True
 
     def push(
         self, first: int, levels: NDArray[np.float64]
@@ -341,10 +347,23 @@ class RelativeLevel:
     def _update(self) -> None:
         if self._pending:
             levels = np.concatenate(self._pending)
+            if self._prior is not None and not self._has_noise:
+                levels = self._first_levels(levels)
             if self._has_noise:
                 levels = levels[levels >= DIGITAL_SILENCE]
             self._reference.update(levels)
             self._pending = []
+
+    def _first_levels(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return levels from the first sound on, and decide what silence is."""
+        if self._n_heard == 0:
+            levels = levels[_leading_silence(levels) :]
+        self._n_heard += len(levels)
+        if (levels < DIGITAL_SILENCE).any():
+            self._heard_silence = True
+        if self._n_heard >= self._settle and not self._heard_silence:
+            self._has_noise = True
+        return levels
 
 
 def _leading_silence(levels: NDArray[np.float64]) -> int:

@@ -16,7 +16,8 @@ from datasets.examples import RATE, STARTS, calls, five, write_calls, write_tabl
 from processes.cli_process import RECORDING, neurovocal
 
 from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
-from neurovocal.models.tuning.fitting import Stretch, fit
+from neurovocal.models.tuning.fitting import fit
+from neurovocal.models.tuning.heard import Stretch
 
 ANNOTATIONS = RECORDING.with_name("annotations.csv")
 Spans = list[tuple[float, float]]
