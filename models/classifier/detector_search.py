@@ -15,7 +15,6 @@ import numpy as np
 from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, FrontEnd
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.frames import LabelledFrames, read_samples
-from neurovocal.models.data.label_words import is_silence
 from neurovocal.models.data.targets import first_frame
 from neurovocal.models.toolkit.measures import (
     IGNORED,
@@ -90,7 +89,6 @@ class ScoredRecording:
         spans = sorted(
             (max(0.0, a.onset_s - start_s), min(seconds, a.offset_s - start_s))
             for a in recording.annotations
-            if not is_silence(a.unit)
         )
         spans = [(on, off) for on, off in spans if off > on]
         return Stretch(self.samples, rate, spans, [(0.0, seconds)])
