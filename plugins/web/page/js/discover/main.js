@@ -394,8 +394,20 @@ function begin() {
   recolour();
   say("Reading segments …");
   load()
-    .then(() => say(""))
+    .then(() => {
+      say("");
+      document.body.dataset.ready = "yes";
+    })
     .catch((error) => say(error.message, true));
 }
+
+/** What is drawn where, for tests and for people who are curious. */
+window.neurovocal = {
+  place: (segment) => map.place(segment),
+  chosen: () => [...map.chosen],
+  current: () => map.current,
+  clusterOf: (segment) => nameOf(points.cluster[segment]),
+  pictures: () => patches.kept.size,
+};
 
 begin();
