@@ -102,7 +102,7 @@ export class HealthPanel {
       parts.map(([stream, list]) =>
         element("section", {},
           element("h3", {}, readable(stream.name),
-            this.model.stations.size > 1 ? element("span.muted", {}, ` at ${readable(stream.station.name, 40)}`) : null),
+            this.model.stations.size > 1 && stream.station.name !== stream.name ? element("span.muted", {}, ` at ${readable(stream.station.name, 40)}`) : null),
           element("ul.plain", {}, list.map(({ level, words }) => item(level, words, "li"))))),
       streams.length ? null : element("p.muted", {}, "No stream yet."),
     );

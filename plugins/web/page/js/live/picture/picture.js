@@ -425,7 +425,8 @@ export class Picture {
     const { stream } = this;
     const epoch = stream.epochAt(right);
     const several = this.calls.several();
-    setText(this.station, several ? `at ${readable(stream.station.name, 40)}` : "");
+    const other = several && stream.station.name !== stream.name;
+    setText(this.station, other ? `at ${readable(stream.station.name, 40)}` : "");
     if (epoch) setText(this.clock, timeText(epoch, Math.round(epoch.sampleAt(right)), 0));
     const level = stream.stats?.level_db;
     setText(this.state, Number.isFinite(level) ? `level ${db(level)}` : "");

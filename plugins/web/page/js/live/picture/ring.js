@@ -91,7 +91,7 @@ export class ColumnRing {
     // Down within a second, up within half a minute: sounds are no noise.
     const pace = now < this.noise ? 1 : 30;
     this.noise += (now - this.noise) * (1 - Math.exp(-seconds / pace));
-    const wanted = Math.max(Math.min(this.noise - 20, 180), 0);
+    const wanted = Math.max(Math.min(this.noise - 8, 180), 0);
     if (Math.abs(wanted - this.quiet) < 14) return false;
     this.quiet = Math.round(wanted);
     return true;
