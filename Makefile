@@ -52,6 +52,9 @@ bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and lib
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 
+bench-page: $(DEV_ENV)/.done  ## Measure the live page before 0, 1 and 10 browsers
+	$(DEV_ENV)/bin/python bench/speed/page.py
+
 bench-privacy: $(DEV_ENV)/.done  ## Measure recall and false alarms of the privacy gate
 	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'
 	$(DEV_ENV)/bin/python bench/detection/privacy.py

@@ -19,6 +19,7 @@ from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
 
 _NO_BUNDLE = "none"
+_PAGE = "127.0.0.1:8420"
 _NO_SOCKET = "none"
 _PRESETS = (
     "songbird",
@@ -125,17 +126,12 @@ def _ask(yes: bool, answers: dict[str, str]) -> dict[str, Any]:
     if bundle != _NO_BUNDLE:
         data["models"] = [{"plugin": "classifier"}]
     endpoint = ask(f"Publish on, or '{_NO_SOCKET}'", "tcp://127.0.0.1:5556")
-    data["sinks"] = [
-        *(
-            [{"plugin": "zmq", "options": {"endpoint": endpoint}}]
-            if endpoint != _NO_SOCKET
-            else []
-        ),
-        {
-            "plugin": "journal",
-            "options": {"path": ask("Keep events in", "neurovocal.sqlite")},
-        },
-    ]
+    journal = ask("Keep events in", "neurovocal.sqlite")
+    data["sinks"] = [{"plugin": "journal", "options": {"path": journal}}]
+    if endpoint != _NO_SOCKET:
+        publisher = {"plugin": "zmq", "options": {"endpoint": endpoint}}
+        page = {"plugin": "web", "options": {"endpoint": _PAGE, "journal": journal}}
+        data["sinks"] = [publisher, *data["sinks"], page]
     return data
 
 

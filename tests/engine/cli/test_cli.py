@@ -356,7 +356,7 @@ def test_init_writes_a_configuration_that_check_accepts(
     written = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert written["station"] == "roof"
     assert "bundle" not in written
-    assert [sink["plugin"] for sink in written["sinks"]] == ["zmq", "journal"]
+    assert [sink["plugin"] for sink in written["sinks"]] == ["zmq", "journal", "web"]
     assert neurovocal("check", "mine.yaml").code == 0
     for absent in ("recordings", "recordings/*.flac"):
         path = f"source.options.path={absent}"
