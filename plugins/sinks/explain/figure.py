@@ -2,6 +2,7 @@
 
 from bisect import bisect, insort
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ _PIXELS_PER_INCH = 100
 _INCHES_PER_S, _LEAST_INCHES, _MOST_INCHES = 1.6, 12.0, 48.0
 _MARGIN_INCHES = 1.2  # what axes and their labels take of the width
 _HEIGHTS = {"marks": 1.0, "sound": 3.0, "score": 2.0, "floor": 1.2}
-_SEGMENT = "#1a9850"
+_SEGMENT, _LABEL = "#1a9850", "#1f78b4"
 _REASONS = {
     "quiet": ("#f28e2b", "near miss: below the threshold"),
     "short": ("#d62728", "near miss: too short"),
@@ -29,8 +30,10 @@ _WINDOW_S, _SHORTEST, _LONGEST = 0.008, 64, 1024
 _LOWEST_DB = -140.0
 _FRAMES_AT_ONCE = 4096
 _LONGEST_NAME = 50  # the end of a name tells recordings apart
-_SEGMENT_ROW, _NEAR_ROW = 1.0, 0.0
+_LABEL_ROW, _SEGMENT_ROW, _NEAR_ROW = 2.0, 1.0, 0.0
+_LABELS_HEIGHT = 0.6  # added to the marks by a row of labels
 _SCORE_INCHES, _REASON_INCHES = 0.32, 0.62  # width of a number, and with its reason
+_LETTER_INCHES = 0.08
 
 
 def picture_of(heard: "Heard", title: str) -> bytes:
@@ -50,7 +53,10 @@ def picture_of(heard: "Heard", title: str) -> bytes:
         panels.append("score")
         if np.isfinite(heard.trace[:, 3]).any():
             panels.append("floor")
-    figure, axes = new_figure(inches, [_HEIGHTS[name] for name in panels])
+    heights = dict(_HEIGHTS)
+    if heard.labels:
+        heights["marks"] += _LABELS_HEIGHT
+    figure, axes = new_figure(inches, [heights[name] for name in panels])
     by_name = dict(zip(panels, axes, strict=True))
     per_inch = seconds / (inches - _MARGIN_INCHES)
     _draw_marks(by_name["marks"], heard, per_inch)
@@ -68,51 +74,81 @@ def picture_of(heard: "Heard", title: str) -> bytes:
     return png_of(figure, Title=title)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """Bar of the panel of marks, with texts in two lines where there is room.
+
+    What has a higher `rank` is written first.
+    """
+
+    start_s: float
+    stop_s: float
+    text: str
+    rank: float
+    color: str
+    above: str = ""
+
+
+def _bars(heard: "Heard") -> dict[float, list[_Bar]]:
+    """Return the bars of each row."""
+    rows = {
+        _SEGMENT_ROW: [
+            _Bar(s.onset_s, s.offset_s, _number(s.score), s.score, _SEGMENT)
+            for s in heard.segments
+        ],
+        _NEAR_ROW: [
+            _Bar(
+                start_s,
+                stop_s,
+                f"{_number(event.score)} {event.reason}",
+                event.score,
+                _REASONS[event.reason][0],
+            )
+            for start_s, stop_s, event in heard.near_misses
+        ],
+    }
+    if heard.labels:
+        rows[_LABEL_ROW] = [
+            _Bar(
+                label.onset_s,
+                label.offset_s,
+                drawable(label.unit),
+                label.offset_s - label.onset_s,
+                _LABEL,
+                f"{label.posterior:.2f}",
+            )
+            for label in heard.labels
+        ]
+    return rows
+
+
 def _draw_marks(axis: Any, heard: "Heard", per_inch: float) -> None:
-    """Draw segments and near misses as bars, with their scores where there is room."""
+    """Draw labels, segments and near misses as bars, with texts where there is room."""
     left = 0
-    segments = [
-        (s.onset_s, s.offset_s, s.score, _number(s.score)) for s in heard.segments
-    ]
-    near = [
-        (start_s, stop_s, event.score, f"{_number(event.score)} {event.reason}")
-        for start_s, stop_s, event in heard.near_misses
-    ]
-    for row, spans, inches in (
-        (_SEGMENT_ROW, segments, _SCORE_INCHES),
-        (_NEAR_ROW, near, _REASON_INCHES),
-    ):
-        middles = [(start + stop) / 2 for start, stop, _, _ in spans]
-        shown = _with_room(middles, [s[2] for s in spans], inches * per_inch)
-        left += len(spans) - len(shown)
-        for index, (start_s, stop_s, _, text) in enumerate(spans):
-            color = _SEGMENT
-            if row == _NEAR_ROW:
-                color = _REASONS[heard.near_misses[index][2].reason][0]
-            axis.barh(row, stop_s - start_s, 0.3, left=start_s, color=color, lw=0)
-            if index in shown:
-                at = min(max(middles[index], heard.start_s), heard.stop_s)
-                axis.text(
-                    at,
-                    row + 0.2,
-                    text,
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                    color=color,
-                    clip_on=False,
-                )
-    axis.set_ylim(-0.3, 1.7)
-    axis.set_yticks([_NEAR_ROW, _SEGMENT_ROW], ["near misses", "segments"])
+    names = {_NEAR_ROW: "near misses", _SEGMENT_ROW: "segments", _LABEL_ROW: "labels"}
+    widths = {_NEAR_ROW: _REASON_INCHES, _SEGMENT_ROW: _SCORE_INCHES}
+    rows = _bars(heard)
+    for row, bars in rows.items():
+        longest = max((len(bar.text) for bar in bars), default=0)
+        width = widths.get(row, (longest + 1) * _LETTER_INCHES) * per_inch
+        left += _write(axis, heard, bars, row + 0.2, width)
+        above = [replace(bar, text=bar.above) for bar in bars if bar.above]
+        _write(axis, heard, above, row + 0.55, _SCORE_INCHES * per_inch)
+        for bar in bars:
+            seconds = bar.stop_s - bar.start_s
+            axis.barh(row, seconds, 0.3, left=bar.start_s, color=bar.color, lw=0)
+    axis.set_ylim(-0.3, max(rows) + (0.7 if max(rows) < _LABEL_ROW else 1.1))
+    axis.set_yticks(sorted(rows), [names[row] for row in sorted(rows)])
     axis.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     omitted = sum(event.omitted for _, _, event in heard.near_misses)
     facts = [
-        _count(len(segments), "segment", "segments"),
-        _count(len(near), "near miss", "near misses"),
+        *([_count(len(heard.labels), "label", "labels")] if heard.labels else []),
+        _count(len(heard.segments), "segment", "segments"),
+        _count(len(heard.near_misses), "near miss", "near misses"),
         *([f"{omitted} more were too many to tell"] if omitted else []),
-        *([f"{left} without room for their score"] if left else []),
+        *([f"{left} without room for their text"] if left else []),
         *([] if heard.unit else ["no scores"]),
     ]
     span = f"{heard.start_s:g} to {heard.stop_s:g} s"
@@ -121,6 +157,27 @@ def _draw_marks(axis: Any, heard: "Heard", per_inch: float) -> None:
         stream = f"...{stream[-_LONGEST_NAME:]}"
     title = f"{stream}, {span}: {', '.join(facts)}"
     axis.set_title(title, loc="left", fontsize="medium", parse_math=False)
+
+
+def _write(
+    axis: Any, heard: "Heard", bars: Sequence[_Bar], y: float, width: float
+) -> int:
+    """Write the texts of bars at a height; return how many had no room."""
+    middles = [(bar.start_s + bar.stop_s) / 2 for bar in bars]
+    shown = _with_room(middles, [bar.rank for bar in bars], width)
+    for index in shown:
+        axis.text(
+            min(max(middles[index], heard.start_s), heard.stop_s),
+            y,
+            bars[index].text,
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color=bars[index].color,
+            clip_on=False,
+            parse_math=False,
+        )
+    return len(bars) - len(shown)
 
 
 def _with_room(
@@ -230,6 +287,8 @@ def _add_legend(figure: Any, axes: dict[str, Any], heard: "Heard") -> None:
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=_SEGMENT, label="segment, with its score")]
+    if heard.labels:
+        handles.insert(0, Patch(color=_LABEL, label="final label, with its posterior"))
     present = {event.reason for _, _, event in heard.near_misses}
     handles += [
         Patch(color=color, label=text)

@@ -1,4 +1,4 @@
-"""Draw what a detector heard, found and missed, as one picture of a recording."""
+"""Draw what a detector heard, found and missed, and labels, as one picture."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from neurovocal.engine import (
     ConfigError,
     Float32,
     Gap,
+    Label,
     Message,
     NearMiss,
     Offset,
@@ -79,6 +80,16 @@ class Segment:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledSpan:
+    """Final label of a segment, in seconds, with its posterior."""
+
+    onset_s: float
+    offset_s: float
+    unit: str
+    posterior: float
+
+
 @dataclass(slots=True)
 class Heard:
     """What a stretch of a stream held, all times in seconds from the stream's start.
@@ -99,7 +110,7 @@ class Heard:
         As in `Trace`.
     unit : str
         Unit of scores; empty: the detector shows none.
-    segments, near_misses : list
+    segments, near_misses, labels : list
         Those that lie in the stretch, wholly or in part.
     gaps : list of (float, float, str)
         Begin, end and reason of what is missing.
@@ -116,6 +127,7 @@ class Heard:
     segments: list[Segment] = field(default_factory=list)
     near_misses: list[tuple[float, float, NearMiss]] = field(default_factory=list)
     gaps: list[tuple[float, float, str]] = field(default_factory=list)
+    labels: list[LabelledSpan] = field(default_factory=list)
 
 
 class ExplainSink:
@@ -130,7 +142,7 @@ class ExplainSink:
     """
 
     wants = frozenset(
-        {"block", "gap", "withheld", "trace", "onset", "offset", "near_miss"}
+        {"block", "gap", "withheld", "trace", "onset", "offset", "near_miss", "label"}
     )
 
     def __init__(self, options: ExplainOptions, existing: Existing = "replace") -> None:
@@ -143,6 +155,7 @@ class ExplainSink:
         self._traces: list[tuple[Trace, int]] = []  # with the rate of its stream
         self._onset: tuple[float, float] | None = None  # of the open segment; its score
         self._segments: list[Segment] = []
+        self._labels: list[LabelledSpan] = []
         self._near_misses: list[tuple[float, float, NearMiss]] = []
         self._gaps: list[tuple[float, float, str]] = []
         self._heard_s = 0.0
@@ -177,6 +190,12 @@ class ExplainSink:
                 if self._shows(segment.onset_s, segment.offset_s):
                     self._segments.append(segment)
                 self._onset = None
+            case Label(offset=int(offset), status="final"):
+                labelled = LabelledSpan(
+                    event.onset / rate, offset / rate, event.unit, event.posterior
+                )
+                if self._shows(labelled.onset_s, labelled.offset_s):
+                    self._labels.append(labelled)
             case NearMiss():
                 span = event.onset / rate, event.offset / rate
                 if self._shows(*span):
@@ -273,6 +292,7 @@ class ExplainSink:
             self._segments,
             self._near_misses,
             self._gaps,
+            self._labels,
         )
 
 

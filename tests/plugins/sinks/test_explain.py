@@ -15,6 +15,7 @@ from neurovocal.engine import (
     ConfigError,
     Event,
     Gap,
+    Label,
     Message,
     NearMiss,
     Offset,
@@ -32,6 +33,8 @@ from neurovocal.plugins.sinks.explain.sink import (
     ExplainOptions,
     ExplainSink,
     Heard,
+    LabelledSpan,
+    Segment,
     plugin,
 )
 
@@ -65,6 +68,10 @@ def ramp(start: int, count: int) -> Block:
 def trace(first: int, count: int) -> Trace:
     rows = np.tile(np.array([[first, 10, 8, -60]], np.float32), (count, 1))
     return Trace(first, 8, 8, rows, "dB")
+
+
+def empty_trace() -> tuple[Any, Any, str]:
+    return np.empty(0), np.empty((0, 4), np.float32), "dB"
 
 
 def problems(**options: Any) -> list[str]:
@@ -104,6 +111,42 @@ def test_it_keeps_what_lies_in_the_stretch_and_nothing_else(
     assert path.read_bytes() == PNG
     assert sink.stats() == {"heard_s": 10.0, "drawn_s": [1.0, 2.5]}
     assert not sink._blocks
+
+
+def test_final_labels_of_the_stretch_are_kept(
+    tmp_path: Path, drawn: list[Heard]
+) -> None:
+    sink = ExplainSink(ExplainOptions(path=str(tmp_path / "why.png"), to_s=1.0))
+    send(
+        sink,
+        ramp(0, RATE),
+        Label(0, 800, None, "a", 0.5, "provisional", "classifier"),
+        Label(0, 800, 1600, "b", 0.9, "final", "classifier"),
+        Label(1, 9000, 9600, "c", 0.9, "final", "classifier"),
+        at=RATE,
+    )
+    sink.close()
+    (heard,) = drawn
+    assert [(label.onset_s, label.offset_s) for label in heard.labels] == [(0.1, 0.2)]
+    assert [(label.unit, label.posterior) for label in heard.labels] == [("b", 0.9)]
+
+
+def test_labels_are_written_above_the_segments() -> None:
+    pytest.importorskip("matplotlib")
+    from neurovocal.plugins.pictures import new_figure
+
+    heard = Heard("a", 0.0, 1.0, RATE, np.zeros(RATE, np.float32), *empty_trace())
+    heard.segments = [Segment(0.1, 0.3, 12.0, False), Segment(0.6, 0.8, 13.0, False)]
+    heard.labels = [
+        LabelledSpan(0.1, 0.3, "trill", 0.87),
+        LabelledSpan(0.6, 0.8, "unknown", 0.5),
+    ]
+    _, (axis,) = new_figure(12.0, [2.0])
+    figure._draw_marks(axis, heard, 1 / 10.8)
+    written = {text.get_text(): text.get_position() for text in axis.texts}
+    assert written.keys() == {"trill", "0.87", "unknown", "0.50", "12.0", "13.0"}
+    assert written["0.87"][1] > written["trill"][1] > written["12.0"][1]
+    assert written["trill"][0] == pytest.approx(0.2)
 
 
 def test_only_the_first_stream_is_drawn_and_only_once(
@@ -335,6 +378,17 @@ def test_an_empty_recording_gives_no_picture_and_a_silent_one_does(
     done = neurovocal("detect", "silent.wav", "--explain", "why.png", cwd=tmp_path)
     assert done.code == 0, done.err
     assert (tmp_path / "why.png").exists()
+
+
+def test_label_draws_its_labels(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    options = ["--explain", "why.png", "--from", 3, "--to", 5, "--out", "labels.csv"]
+    done = neurovocal("label", RECORDING, *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "drew 3 to 5 s" in done.err
+    table = (tmp_path / "labels.csv").read_text()
+    plain = neurovocal("label", RECORDING, cwd=tmp_path)
+    assert plain.out == table  # a picture changes nothing in the table
 
 
 def test_label_draws_the_probability_of_the_network(tmp_path: Path) -> None:
