@@ -22,7 +22,7 @@ $(RUN_ENV)/.done: pyproject.toml constraints.txt
 $(DEV_ENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/python $(PIP) torch==$(shell sed -n 's/^torch==//p' constraints.txt)
-	$(DEV_ENV)/bin/python $(PIP) -e '.[train,dev]'
+	$(DEV_ENV)/bin/python $(PIP) -e '.[train,discover,dev]'
 	@touch $@
 
 demo: $(RUN_ENV)/.done  ## Label a shipped recording, as it plays (no hardware, no torch)
@@ -134,6 +134,9 @@ bench-song: $(DEV_ENV)/.done  ## Measure prediction, decoding, surprise and dens
 
 bench-labels: $(DEV_ENV)/.done  ## Measure the accuracy of labels: tables of docs/labels.md (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/labels.svg
+
+bench-discover: $(DEV_ENV)/.done  ## Compare discovered clusters with annotated labels (an hour; resumable)
+	$(DEV_ENV)/bin/python bench/discovery/agreement.py
 
 bench-synthesis: $(DEV_ENV)/.done  ## Generate an hour of song, and send 200 commands to a run (20 minutes)
 	$(DEV_ENV)/bin/python bench/song/free_run.py --commands 200

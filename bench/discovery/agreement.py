@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from csv import DictReader
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -55,6 +56,8 @@ from neurovocal.models.discovery.vae import VaeSettings, VaeTask
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "runs" / "bench-discover.jsonl"
 BUNDLE = "bengalese-finch"
+WITH_BUNDLE = "with_rnn_rbm"
+KINDS = ("annotated", "detected", WITH_BUNDLE)
 _LEAST_MEMBERSHIP = 0.05
 _MOST_K = 30
 _SILHOUETTE_OF = 1000
@@ -284,14 +287,20 @@ def measure(which: LabelledSet, data: Path, kind: str, seed: int, most: int) -> 
     flat = patches.reshape(len(patches), -1).astype(float)
     row["k_means_patches"] = _ami(truth, k_means(flat, k, seed))
     row |= _figures(truth, discovered(patches, [], seed)[0], "discover")
-    if which.with_bundle:
-        averager = StateAverager(load_bundle(BUNDLE))
-        states = np.zeros((len(truth), averager.n_features), np.float32)
-        for number in np.unique(labelled.segments.recording):
-            averager.write(states, labelled.recordings, labelled.segments, int(number))
-        row |= _figures(truth, discovered(patches, [states], seed)[0], "with_rnn_rbm")
     row["seconds"] = round(time.monotonic() - began, 1)
     return row
+
+
+def measure_with_bundle(which: LabelledSet, data: Path, seed: int, most: int) -> dict:
+    """Return the figures with the states of a bundle's RNN-RBM as further features."""
+    labelled = annotated(which, data, most)
+    truth, patches = labelled.labels, patches_of(labelled)
+    row = {"set": which.name, "kind": WITH_BUNDLE, "seed": seed}
+    averager = StateAverager(load_bundle(BUNDLE))
+    states = np.zeros((len(truth), averager.n_features), np.float32)
+    for number in np.unique(labelled.segments.recording):
+        averager.write(states, labelled.recordings, labelled.segments, int(number))
+    return row | _figures(truth, discovered(patches, [states], seed)[0], WITH_BUNDLE)
 
 
 def _figures(truth: list[str], found: np.ndarray, name: str) -> dict:
@@ -328,7 +337,12 @@ def print_table(rows: list[dict]) -> None:
             for group in ("all", "chosen" if chosen[which.name] else "others"):
                 means[kind, group].append([mean[c] for c in columns])
             low, high = (f([r["discover"] for r in own]) for f in (min, max))
-            more = [r["with_rnn_rbm"] for r in own if "with_rnn_rbm" in r]
+            more = [
+                r[WITH_BUNDLE]
+                for r in rows
+                if (r["set"], r["kind"]) == (which.name, WITH_BUNDLE)
+                and kind == "annotated"
+            ]
             n_clusters = np.mean([r["discover_clusters"] for r in own])
             unknown = np.mean([r["discover_unknown"] for r in own])
             cells = " | ".join(f"{mean[c]:.3f}" for c in columns)
@@ -349,7 +363,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="sets whose name contains this")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--most", type=int, default=2000, help="segments of a set")
+    parser.add_argument("--most", type=int, default=1000, help="segments of a set")
     parser.add_argument("--results", type=Path, default=RESULTS, help="kept rows")
     parser.add_argument("--print", action="store_true", help="print kept rows only")
     arguments = parser.parse_args()
@@ -366,17 +380,21 @@ def main() -> int:
         data = data_folder()
         done = {(r["set"], r["kind"], r["seed"]) for r in rows}
         for seed in range(arguments.seeds):
-            for kind in ("annotated", "detected"):
-                for which in SETS:
-                    if arguments.only not in which.name:
-                        continue
-                    if (which.name, kind, seed) in done:
-                        continue
+            for kind, which in product(KINDS, SETS):
+                if arguments.only not in which.name:
+                    continue
+                if (which.name, kind, seed) in done:
+                    continue
+                if kind != WITH_BUNDLE:
                     row = measure(which, data, kind, seed, arguments.most)
-                    print(json.dumps(row), file=sys.stderr, flush=True)
-                    rows.append(row)
-                    with kept.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                elif which.with_bundle:
+                    row = measure_with_bundle(which, data, seed, arguments.most)
+                else:
+                    continue
+                print(json.dumps(row), file=sys.stderr, flush=True)
+                rows.append(row)
+                with kept.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
     print_table(rows)
     return 0
 

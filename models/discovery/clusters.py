@@ -11,6 +11,7 @@ those whose features are nearest.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,15 +152,24 @@ def _dense(places: Float32, min_size: int) -> tuple[Labels, Float32]:
         return unknown
     if not np.ptp(places, axis=0).any():
         return np.zeros(n, np.int32), np.ones(n, np.float32)
-    found = HDBSCAN(
-        min_cluster_size=max(2, min_size),
-        min_samples=min(LEAST_SIZE, n - 1),
-        copy=True,
-    ).fit(places.astype(np.float64))
+    found = _hdbscan(places, min_size, single=False)
+    if (found.labels_ < 0).all():
+        # No part is denser than the whole: all are of one kind.
+        found = _hdbscan(places, min_size, single=True)
     return (
         np.asarray(found.labels_, np.int32),
         np.nan_to_num(np.asarray(found.probabilities_, np.float32)),
     )
+
+
+def _hdbscan(places: Float32, min_size: int, *, single: bool) -> Any:
+    """Return the fitted HDBSCAN; with `single`, all may be one cluster."""
+    return HDBSCAN(
+        min_cluster_size=max(2, min_size),
+        min_samples=min(LEAST_SIZE, len(places) - 1),
+        allow_single_cluster=single,
+        copy=True,
+    ).fit(places.astype(np.float64))
 
 
 def _by_neighbours(

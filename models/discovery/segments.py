@@ -203,7 +203,7 @@ def detect_recording(
         if problem := channel_problem(header, channels):
             raise AudioFileError(problem)
         return _detect(header, number, channels, choice)
-    except ConfigError as error:  # AudioFileError is one
+    except (AudioFileError, ConfigError) as error:
         reason = " ".join(str(error).splitlines())
         return SourceRecording(str(path), problem=reason), []
 

@@ -106,7 +106,8 @@ class _FolderReader:
         self._folder = folder
         self._choice = choice
         self._files = RecordingFolder(folder)
-        if not self._files.recordings:
+        elsewhere = own_table(folder, ANNOTATIONS).is_file()
+        if not self._files.recordings and not elsewhere:
             raise ConfigError(
                 f"folder '{folder}' holds no recording: name the folder of the audio "
                 "files, or a journal"
@@ -129,7 +130,9 @@ class _FolderReader:
         # A faulty table is mended here: training refuses it until then.
         self._notes += truncate_problems(problems)[:_MOST_TOLD]
         for each in dataset.recordings:
-            file = each.path.relative_to(self._folder).as_posix()
+            inside = each.path.is_relative_to(self._folder)
+            path = each.path.relative_to(self._folder) if inside else each.path
+            file = path.as_posix()
             key = self._add_recording(file, each.channel, each.file)
             for a in each.annotations:
                 self._add_segment(key, a.onset_s, a.offset_s, a.unit)

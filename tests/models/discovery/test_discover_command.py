@@ -11,8 +11,10 @@ import pytest
 import soundfile
 from datasets.kinds import RATE, kind_at, order, write_kinds
 
+from neurovocal.models.data.datasets import survey_dataset
 from neurovocal.models.discovery.discover import Discovery
 from neurovocal.models.discovery.folder import DiscoveryFolder
+from neurovocal.models.review.folder import read_folder
 
 QUICK = ("--updates", 30)
 
@@ -278,3 +280,12 @@ def test_presets_choose_detector_and_band(run, tmp_path):
     folder = DiscoveryFolder(tmp_path / "found")
     request = folder.state()["request"]
     assert folder.spec().low_hz == request["detector"]["options"]["low_hz"]
+
+
+def test_training_and_review_read_the_folder(finished):
+    dataset, problems = survey_dataset(finished / "found", None)
+    assert not problems
+    assert sum(len(each.annotations) for each in dataset.recordings) == 72
+    collection = read_folder(finished / "found")
+    assert len(collection.segments) == 72
+    assert not collection.notes
