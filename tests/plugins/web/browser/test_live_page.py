@@ -188,6 +188,11 @@ def test_axe_finds_nothing_serious(
     options = {"viewport": PHONE} if size == "phone" else {}
     opened = visit(browser, run.url, color_scheme=scheme, **options)
     opened.until(LABELS + "5")
+    opened.page.evaluate(
+        "() => document.querySelectorAll('main details').forEach((d) => {"
+        " d.open = true; })"
+    )
+    opened.until("() => document.querySelectorAll('#summary tr').length > 0")
     found = Axe().run(opened.page).response["violations"]
     serious = [
         (one["id"], [node["html"] for node in one["nodes"]][:3])

@@ -9,6 +9,7 @@ const UNKEPT = new Set(["stats", "anchor"]);
 /** Kinds of the log and the picture. */
 export const EVENT_KINDS = [
   "onset", "offset", "near_miss", "label", "gap", "withheld", "health", "control", "trigger",
+  "comparison",
 ];
 
 /**
@@ -196,8 +197,9 @@ export class HoleFiller {
       const reached =
         !job.catchUp &&
         events.some((header) => header.run === job.run && header.seq <= job.from);
-      // Topics reach the journal in different order: a page without news is no end.
-      pagesWithoutNews = news ? 0 : pagesWithoutNews + 1;
+      // Topics reach the journal in different order, and a page may be empty though
+      // there are earlier events: one page without news is no end.
+      if (events.length) pagesWithoutNews = news ? 0 : pagesWithoutNews + 1;
       if (!cursor || reached || pagesWithoutNews >= 2) break;
       before = cursor;
     }

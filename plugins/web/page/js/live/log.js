@@ -18,10 +18,12 @@ export const CHOICES = {
   losses: ["Gaps and withheld audio", ["gap", "withheld"], (row) => row.kind === "gap" || row.kind === "withheld"],
   health: ["Health", ["health"], (row) => row.kind === "health"],
   control: ["Commands and triggers", ["control", "trigger"], (row) => row.kind === "control" || row.kind === "trigger"],
+  shadow: ["Disagreements of a shadow", ["comparison"], (row) => row.kind === "comparison" && row.rejected],
   all: ["Everything", null, () => true],
 };
 export const LOG_KINDS = [
   "onset", "offset", "label", "near_miss", "gap", "withheld", "health", "control", "trigger",
+  "comparison",
 ];
 
 /** Rows in memory: the newest ones as they come, and older ones that were fetched. */
@@ -271,6 +273,13 @@ function update(row, header) {
       row.utc = utcMs(header.utc_ns);
       row.words = `${header.command}${header.model ? ` of ${header.model}` : ""} ${plain(header.arguments)}`;
       break;
+    case "comparison":
+      row.sample = header.onset;
+      row.stop = header.offset;
+      row.utc = utcMs(header.utc_ns);
+      row.rejected = !header.agrees;
+      row.words = `${said(header.unit)}; ${header.shadow}: ${said(header.shadow_unit)}`;
+      break;
     case "trigger":
       row.utc = utcMs(header.utc_ns);
       row.stop = header.offset;
@@ -285,6 +294,8 @@ function back(header, sample) {
   const ms = utcMs(header.utc_ns);
   return ms === null ? null : ms + ((sample - header.sample) / header.sample_rate) * 1000;
 }
+
+const said = (unit) => (unit === null ? "nothing heard" : unit || "no label");
 
 const REASONS = {
   quiet: "below the threshold",

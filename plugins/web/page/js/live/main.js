@@ -5,23 +5,26 @@ import { count, counted, duration, utcMs } from "../format.js";
 import { byId, element, fill, readable, setText } from "../text.js";
 import { chosenTheme, onTheme, setTheme } from "../theme.js";
 import { Connection } from "./connection.js";
-import { HealthPanel, sentences, worst } from "./health.js";
+import { HealthPanel, sentences, worst } from "./panels/health.js";
 import { HoleFiller, PictureHistory, Received } from "./history.js";
 import { Announcer, listenToKeys } from "./keyboard.js";
 import { Log } from "./log.js";
 import { LogList } from "./loglist.js";
 import { Model } from "./model.js";
-import { Panels } from "./panels.js";
+import { Panels } from "./panels/counts.js";
 import { Picture, Style } from "./picture/picture.js";
 import { View } from "./picture/view.js";
-import { Player } from "./player.js";
+import { Player } from "./panels/player.js";
 import { choose, onChoice, settings } from "./settings.js";
-import { Steering } from "./steering.js";
-import { Tallies, total } from "./tallies.js";
+import { ShadowPanel } from "./panels/shadow.js";
+import { Steering } from "./panels/steering.js";
+import { SummaryPanel } from "./panels/summary.js";
+import { Tallies, total } from "./panels/tallies.js";
 
 const MOST_SHOWN = 3; // streams, unless the user chooses
 const ACTIVE_MS = 10000;
 const MOST_DRAWN = 2000; // labels whose moment of drawing is kept
+const PANELS_MS = 1000; // between two pictures of the counts
 const CALM_MS = 500; // between two pictures where motion is to be reduced
 const NARROW = window.matchMedia("(max-width: 52rem)");
 const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -58,6 +61,8 @@ class Page {
       onstate: (state) => this.setState(state),
     });
     this.steering = new Steering(this.connection, this.model);
+    this.shadow = new ShadowPanel(this.connection, this.model);
+    this.summary = new SummaryPanel(this.model);
     this.bind();
   }
 
@@ -135,6 +140,8 @@ class Page {
   }
 
   keep(stream, header) {
+    if (header.kind === "comparison") this.shadow.add(stream.station, header);
+    if (header.kind === "control" && header.command === "swap") this.shadow.end(stream.station, "swap");
     this.log.add(stream.station, header);
     this.tallies.add(stream.key, header, utcMs(header.utc_ns) ?? Date.now());
   }
@@ -502,17 +509,25 @@ class Page {
       this.arrange();
       this.list.show();
       this.showNumbers();
-      this.panels.show();
+      if (now >= (this.panelsDue ?? 0)) {
+        this.panelsDue = now + PANELS_MS;
+        this.panels.show();
+      }
+      this.shadow.show(this.control);
+      this.summary.show();
       this.announcer.tick(Date.now());
       if (this.state?.state === "waiting") this.showState();
       this.health.show(Date.now(), this.lostWords());
     }
-    if (CALM.matches && now < (this.calmUntil ?? 0)) return;
-    this.calmUntil = now + CALM_MS;
+    if (now < (this.pictureDue ?? 0)) return;
+    const begun = performance.now();
     for (const picture of this.pictures.values()) {
       if (picture.draw()) this.noteDrawn(picture.stream);
       if (!this.view.live) this.pictureHistory.want(picture.stream, this.view.rightOf(picture.stream) - this.view.span);
     }
+    // Two thirds of the time are left to the messages, however slow the machine draws.
+    const took = performance.now() - begun;
+    this.pictureDue = now + (CALM.matches ? CALM_MS : 0) + (took > 4 ? 3 * took : 0);
   }
 
   noteDrawn(stream) {

@@ -1,8 +1,8 @@
 /* Shows the counts: units, minutes, transitions, latency. */
 
-import { count, counted, ms, timeOfDay } from "../format.js";
-import { byId, element, fill, readable, setText } from "../text.js";
-import { colour } from "../theme.js";
+import { count, counted, ms, timeOfDay } from "../../format.js";
+import { byId, element, fill, readable, setText } from "../../text.js";
+import { colour } from "../../theme.js";
 import { quantile } from "./tallies.js";
 
 const MOST_ROWS = 24; // of units
@@ -31,6 +31,9 @@ export class Panels {
   show(force = false) {
     if (!force && this.shown === this.tallies.version) return;
     this.shown = this.tallies.version;
+    // Before anything is changed: the browser would have to lay the page out again.
+    this.minutesWidth = byId("minutes").clientWidth;
+    this.latencyWidth = byId("latency").clientWidth;
     this.units();
     this.minutes();
     this.transitions();
@@ -72,8 +75,7 @@ export class Panels {
   minutes() {
     const minutes = this.tallies.lastMinutes();
     const most = Math.max(...minutes.map(([, m]) => m.labels + m.rejected), 1);
-    const canvas = byId("minutes");
-    const draw = prepare(canvas, 84);
+    const draw = prepare(byId("minutes"), this.minutesWidth, 84);
     if (!draw) return;
     const { context, width, height } = draw;
     const step = width / 60;
@@ -140,7 +142,7 @@ export class Panels {
     const bins = new Array(BINS).fill(0);
     for (const value of totals) bins[Math.min(Math.floor(value / BIN_MS), BINS - 1)] += 1;
     const most = Math.max(...bins, 1);
-    const draw = prepare(byId("latency"), 84);
+    const draw = prepare(byId("latency"), this.latencyWidth, 84);
     if (!draw) return;
     const { context, width, height } = draw;
     const base = height - 14;
@@ -167,8 +169,7 @@ export class Panels {
   }
 }
 
-function prepare(canvas, height) {
-  const width = canvas.clientWidth;
+function prepare(canvas, width, height) {
   if (!width) return null;
   const ratio = window.devicePixelRatio || 1;
   const wanted = [Math.round(width * ratio), Math.round(height * ratio)];

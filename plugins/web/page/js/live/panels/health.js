@@ -1,7 +1,7 @@
 /* Says in plain words how sources, lanes and queues do. */
 
-import { count, counted, duration, round } from "../format.js";
-import { byId, element, fill, readable } from "../text.js";
+import { count, counted, duration, round } from "../../format.js";
+import { byId, element, fill, readable } from "../../text.js";
 
 const STATES = {
   healthy: "works",

@@ -1,6 +1,6 @@
 /* Commands to the engines: synthesis, temperature, swap, stop. Only with `control`. */
 
-import { byId, element, fill, readable, setText } from "../text.js";
+import { byId, element, fill, readable, setText } from "../../text.js";
 
 const MODES = ["off", "predict", "continue", "free"];
 

@@ -1,8 +1,8 @@
 /* Plays the sound of a segment, slowed down where it is too high to hear. */
 
-import { duration, hz } from "../format.js";
-import { byId, readable, setText } from "../text.js";
-import { choose, settings } from "./settings.js";
+import { duration, hz } from "../../format.js";
+import { byId, readable, setText } from "../../text.js";
+import { choose, settings } from "../settings.js";
 
 const MARGIN_S = 0.05; // before and after
 const LONGEST_S = 30;

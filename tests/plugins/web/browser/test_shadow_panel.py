@@ -1,0 +1,49 @@
+"""What the page tells of a shadow: agreement, confusions, and the end of it."""
+
+from browser.chromium import visit
+from browser.engines import HubPage
+from playwright.sync_api import Browser
+
+
+def compare(engine: HubPage, number: int, unit: str | None, other: str | None) -> None:
+    engine.send(
+        "comparison",
+        1000 * number,
+        onset=1000 * number,
+        offset=1000 * number + 60,
+        unit=unit,
+        posterior=None if unit is None else 0.9,
+        shadow_unit=other,
+        shadow_posterior=None if other is None else 0.8,
+        agrees=unit == other,
+        shadow="new.yaml",
+    )
+
+
+def test_disagreements_are_counted_and_listed(browser: Browser) -> None:
+    with HubPage("aviary") as engine:
+        for number in range(8):
+            compare(engine, number, "a", "a")
+        compare(engine, 8, "a", "b")
+        compare(engine, 9, None, "c")
+        opened = visit(browser, engine.url)
+        panel = opened.page.locator("#shadow-panel")
+        opened.until("() => !document.querySelector('#shadow-panel').hidden")
+        opened.until(
+            "() => document.querySelector('#shadow').innerText.includes('80.0 %')"
+        )
+        text = panel.inner_text()
+        assert "new.yaml" in text
+        assert "a / b (1)" in text
+        assert "nothing heard / c (1)" in text
+        assert panel.locator("tbody tr").count() == 2
+        # Without `control` nothing can be decided from the page.
+        assert panel.locator("button").count() == 0
+        opened.page.select_option("#filter-kind", "shadow")
+        opened.until("() => document.querySelectorAll('.log-row').length === 2")
+        engine.send("control", 10000, command="swap", model="", arguments={})
+        opened.until(
+            "() => document.querySelector('#shadow').innerText.includes('taken over')"
+        )
+        assert opened.problems == []
+        opened.page.context.close()
