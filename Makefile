@@ -4,6 +4,7 @@ PYTHON ?= python3
 RUN_ENV := .venv-run
 DEV_ENV := .venv
 PIP := -m pip --disable-pip-version-check install --quiet
+PIP_SHOWN := -m pip --disable-pip-version-check install
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # All targets but the environments are names, not files.
@@ -13,8 +14,9 @@ help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(RUN_ENV)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(RUN_ENV)
-	$(RUN_ENV)/bin/python $(PIP) -e .
+	@echo "installing into $(RUN_ENV), once (a minute or two)"
+	@$(PYTHON) -m venv $(RUN_ENV)
+	@$(RUN_ENV)/bin/python $(PIP_SHOWN) -e .
 	@touch $@
 
 # torch comes first and by its full name, so that pip takes the CPU build where one

@@ -3,15 +3,17 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 import msgspec
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from neurovocal.engine.cli.run_summary import RunTally
 from neurovocal.engine.cli.session import Display
 from neurovocal.engine.contracts.clock import Clock, SystemClock
 from neurovocal.engine.contracts.types import (
@@ -34,8 +36,19 @@ _FLOOR_DB, _LOUD_DB = -60.0, -1.0
 _LAST_LABELS = 12
 _LAST_NOTES = 4
 _STREAM_WIDTH, _NARROW_STREAM_WIDTH = 22, 14
-# Below this width bars and losses, which have notes of their own, make room for labels.
+# Below this width names of streams are shortened.
 _WIDE = 110
+_LABELS_WIDTH = 30
+_PADDING = 2
+# Columns beside stream and labels, by priority, with their widths: the last go first.
+_COLUMNS = {
+    "time": 9,
+    "level": 7,
+    "segments": 8,
+    "lag": 7,
+    "lost": 6,
+    "loudness": 12,
+}
 
 
 def line_of(message: Message, *, labelled: bool) -> str | None:
@@ -103,6 +116,8 @@ class LineDisplay(Display):
         Print to standard error, since a sink writes to standard output.
     clock : Clock, optional
         Measures for how long lines are counted; the default is the system's.
+    tally : RunTally, optional
+        Counts all messages, for the summary at the end.
     """
 
     wants = _KINDS
@@ -114,7 +129,9 @@ class LineDisplay(Display):
         as_json: bool = False,
         to_stderr: bool = False,
         clock: Clock | None = None,
+        tally: RunTally | None = None,
     ) -> None:
+        self._tally = tally or RunTally()
         self._stream = sys.stderr if to_stderr else sys.stdout
         self._labelled = labelled
         self._as_json = as_json
@@ -124,6 +141,7 @@ class LineDisplay(Display):
 
     def write(self, message: Message) -> None:
         """Print the line of a message, if it has one."""
+        self._tally.add(message)
         line = line_of(message, labelled=self._labelled)
         if line is None:
             return
@@ -165,11 +183,15 @@ class LineDisplay(Display):
 
 
 class TableDisplay(Display):
-    """A live table of level, lag, segments and the last labels of every lane."""
+    """A live table of the last labels, level, lag and segments of every lane.
+
+    A narrow terminal shows the labels and as many other columns as there is room for.
+    """
 
     wants = _KINDS
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, tally: RunTally | None = None) -> None:
+        self._tally = tally or RunTally()
         self._lanes: list[LaneWorker] = []
         self._title = title
         self._labels: dict[str, deque[Label]] = {}
@@ -188,6 +210,7 @@ class TableDisplay(Display):
 
     def write(self, message: Message) -> None:
         """Keep a label or note for the next drawing."""
+        self._tally.add(message)
         event = message.event
         if isinstance(event, Label) and event.status == "final":
             last = self._labels.setdefault(
@@ -218,24 +241,25 @@ class TableDisplay(Display):
 
     def draw(self) -> None:
         """Draw the present state."""
+        width = self._live.console.width
+        stream_width = _STREAM_WIDTH if width >= _WIDE else _NARROW_STREAM_WIDTH
+        shown = _columns_for(width - stream_width - _LABELS_WIDTH - 2 * _PADDING)
         table = Table(
-            title=Text(printable(self._title)), title_justify="left", expand=True
+            title=Text(printable(self._title)),
+            title_justify="left",
+            expand=True,
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, _PADDING, 0, 0),
         )
-        is_wide = self._live.console.width >= _WIDE
-        stream_width = _STREAM_WIDTH if is_wide else _NARROW_STREAM_WIDTH
         # Fixed widths: a table that jumps with its numbers cannot be watched.
         table.add_column("stream", width=stream_width, no_wrap=True)
-        table.add_column("time", width=9, justify="right")
-        table.add_column("level", width=20 if is_wide else 7, no_wrap=True)
-        table.add_column("lag", width=7, justify="right")
-        table.add_column("segments", width=8, justify="right")
-        if is_wide:
-            table.add_column("lost", width=6, justify="right")
-        labels = "last labels, newest first" if is_wide else "last labels"
-        table.add_column(labels, ratio=1, no_wrap=True)
+        table.add_column("last labels, newest first", ratio=1, no_wrap=True)
+        for name in shown:
+            table.add_column(name, width=_COLUMNS[name], justify="right", no_wrap=True)
         for lane in self._lanes:
             for channel in list(lane.channels):
-                table.add_row(*self._row(lane, channel, is_wide, stream_width))
+                table.add_row(*self._row(lane, channel, shown, stream_width))
         notes = [
             Text(line + (f" ({times} times)" if times > 1 else ""), style="yellow")
             for line, times in self._notes.values()
@@ -248,19 +272,37 @@ class TableDisplay(Display):
         self._live.update(Group(table, *notes, Text("")), refresh=True)
 
     def _row(
-        self, lane: LaneWorker, channel: Channel, is_wide: bool, stream_width: int
+        self,
+        lane: LaneWorker,
+        channel: Channel,
+        shown: Sequence[str],
+        stream_width: int,
     ) -> tuple[str | Text, ...]:
         info = channel.lane.info
-        level, lag = _level(channel.level_db), f"{channel.lag_ms:.0f} ms"
+        cells: dict[str, str | Text] = {
+            "time": f"{channel.lane.position / info.sample_rate:.1f} s",
+            "level": _level(channel.level_db),
+            "segments": str(channel.counts["offset"]),
+            "lag": f"{channel.lag_ms:.0f} ms",
+            "lost": str(lane.reader.lost_samples),
+            "loudness": _bar(channel.level_db, _COLUMNS["loudness"]),
+        }
         return (
             Text(printable(_shortened(info.stream, stream_width))),
-            f"{channel.lane.position / info.sample_rate:.1f} s",
-            _bar(channel.level_db) + " " + level if is_wide else level,
-            lag,
-            str(channel.counts["offset"]),
-            *([str(lane.reader.lost_samples)] if is_wide else []),
             _units(list(self._labels.get(info.stream, ()))),
+            *(cells[name] for name in shown),
         )
+
+
+def _columns_for(room: int) -> list[str]:
+    """Return the columns that fit into a number of characters, by priority."""
+    shown = []
+    for name, width in _COLUMNS.items():
+        room -= width + _PADDING
+        if room < 0:
+            break
+        shown.append(name)
+    return shown
 
 
 def _units(labels: list[Label]) -> Text:
@@ -278,7 +320,7 @@ def _shortened(name: str, limit: int) -> str:
     return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
-def _bar(level_db: float, width: int = 12) -> Text:
+def _bar(level_db: float, width: int) -> Text:
     filled = round(width * max(0.0, 1.0 - max(level_db, _FLOOR_DB) / _FLOOR_DB))
     bar = "█" * filled + "·" * (width - filled)
     return Text(bar, style="red" if level_db > _LOUD_DB else "green")

@@ -357,10 +357,25 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
         )
     if isfile(path):
         raise BundleError(f"bundle '{name}' is a file: a bundle is a folder")
-    known = sorted(p.parent.name for p in shipped.glob(f"*/{MANIFEST_NAME}"))
-    raise BundleError(
-        f"bundle '{name}' does not exist (bundles that ship: {', '.join(known)})"
-    )
+    known = ", ".join(shipped_bundles())
+    raise BundleError(f"bundle '{name}' does not exist (bundles that ship: {known})")
+
+
+def shipped_bundles() -> list[str]:
+    """Return the names of the bundles that ship, sorted."""
+    shipped = Path(str(files("neurovocal.models"))).resolve() / "pretrained"
+    return sorted(path.parent.name for path in shipped.glob(f"*/{MANIFEST_NAME}"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a bundle without verifying its files.
+
+    Raises
+    ------
+    BundleError
+        It is missing or unreadable.
+    """
+    return _read_manifest(folder / MANIFEST_NAME)
 
 
 def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from neurovocal.engine.support.text import printable
 
@@ -54,11 +56,24 @@ class Reporter:
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self._console) as progress:
             yield _Bar(progress, progress.add_task(name, total=1.0, note=""))
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left by the whole of a stage: it grows while no progress is made."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return the time left, or dashes before the first progress."""
+        if not task.elapsed or not 0 < task.completed <= 1:
+            return Text("-:--:--")
+        left_s = round(task.elapsed * (1 - task.completed) / task.completed)
+        return Text(f"{left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d}")
 
 
 class _Bar:

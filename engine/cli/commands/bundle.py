@@ -1,17 +1,25 @@
 """``neurovocal bundle``: show or verify a model bundle."""
 
 import json
+import shutil
+from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
 
 from neurovocal.engine.contracts.bundle import (
     DEFAULT_DETECTOR,
+    MANIFEST_NAME,
     Bundle,
     DetectorSpec,
     Manifest,
+    find_bundle,
     load_bundle,
+    read_manifest,
+    shipped_bundles,
 )
+from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.lane.offline import (
     build_detector,
     build_front_end,
@@ -24,10 +32,65 @@ _TILE = 8  # any: nothing is processed
 _ANY_RATE = 32_000  # a detector alone has none
 
 bundle_app = typer.Typer(
-    no_args_is_help=True, help="Look at a model bundle, or verify it."
+    no_args_is_help=True, help="List model bundles, look at one, or verify it."
 )
 
 Name = Annotated[str, typer.Argument(metavar="DIR", help="Folder, or a shipped name.")]
+
+
+@bundle_app.command("list")
+def list_bundles(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="Folder of bundles; default: those that ship."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """List the bundles that ship, or those in a folder: species, units, models."""
+    if folder is None:
+        paths = [find_bundle(name) for name in shipped_bundles()]
+    elif not folder.is_dir():
+        raise ConfigError(f"'{folder}' is no folder")
+    else:
+        paths = sorted(path.parent for path in folder.glob(f"*/{MANIFEST_NAME}"))
+    rows = [_row(path) for path in paths]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    if not rows:
+        typer.echo(f"no bundle in '{folder}'", err=True)
+    for row in rows:
+        units = row["units"]
+        parts = [
+            row["species"],
+            f"{units} unit{'s' * (units != 1)}" if units else "",
+            row["sample_rate"] and f"{row['sample_rate']} Hz",
+            ", ".join(row["models"]),
+        ]
+        typer.echo(printable(row["name"]))
+        shown = "; ".join(printable(str(part)) for part in parts if part)
+        for line in wrap(shown, _columns(), initial_indent="    "):
+            typer.echo(line if line.startswith(" ") else f"    {line}")
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    shown = summary(manifest)
+    front_end = manifest.stated_front_end
+    return {
+        "name": folder.name,
+        "species": manifest.species,
+        "units": len(shown.get("units", [])),
+        "sample_rate": front_end and front_end.sample_rate,
+        "models": shown.get("models", []),
+        "path": str(folder),
+    }
+
+
+def _columns() -> int:
+    return max(40, shutil.get_terminal_size().columns) - 4
 
 
 @bundle_app.command("check")

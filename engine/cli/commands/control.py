@@ -118,8 +118,15 @@ def _lines(reply: dict[str, Any]) -> list[str]:
     if "cancelled" in reply:
         return ["called off: the old lanes stay"]
     if "applied" in reply:
-        return [f"{a['stream']}: from sample {a['sample']}" for a in reply["applied"]]
+        return [_applied_line(applied) for applied in reply["applied"]]
     return [f"run {reply['run']}"] if "run" in reply else ["done"]
+
+
+def _applied_line(applied: dict[str, Any]) -> str:
+    where = f"sample {applied['sample']}"
+    if "seconds" in applied:  # an engine of an earlier version does not tell them
+        where = f"{applied['seconds']:.3f} s ({where})"
+    return f"{applied['stream']}: from {where}"
 
 
 def _swap_lines(swap: dict[str, Any] | None) -> list[str]:
@@ -136,15 +143,16 @@ def _shadow_lines(reply: dict[str, Any]) -> list[str]:
     lines = []
     for one in reply.get("shadows", []):
         parts = [
-            f"{what} {counts['old']} and {counts['new']}, {counts['equal']:.0%} equal"
+            f"{what} {counts['old']}, shadow {counts['new']}, "
+            f"{counts['equal']:.0%} equal"
             for what, counts in (
                 ("segments", one["segments"]),
                 ("labels", one["labels"]),
             )
             if counts["equal"] is not None
         ]
-        heard = ", ".join(parts) or "nothing heard yet"
-        lines.append(f"  '{one['stream']}', {one['seconds']:.0f} s: {heard}")
+        lines.append(f"  '{one['stream']}', {one['seconds']:.0f} s of audio")
+        lines += [f"    {part}" for part in parts or ["nothing heard yet"]]
         cost = f"    {one['load']:.0%} of a core, {one['lag_s']:.1f} s behind"
         lines.append(cost)
         for unit, other, number in one["confusions"][:_MOST_CONFUSIONS]:

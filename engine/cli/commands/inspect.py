@@ -1,13 +1,13 @@
 """``neurovocal check``, ``plugins``, ``devices`` and ``schema``: run nothing."""
 
 import json
+import shutil
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any, get_args
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from pydantic import BaseModel
 
 from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.faults import fault_texts
@@ -23,6 +23,9 @@ from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
 
+_OWN = "neurovocal"  # distribution of the plugins that ship
+_NAME_WIDTH = 12
+_NARROWEST = 40
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 
@@ -96,10 +99,26 @@ def plugins(
         keys = ("kind", "name", "distribution", "summary")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
         return
-    table = Table("kind", "name", "from", "what it does", box=None)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    for kind in GROUPS:
+        typer.echo(kind if kind.endswith("s") else f"{kind}s")
+        for _, each, origin, summary in (row for row in rows if row[0] == kind):
+            whose = "" if origin == _OWN else f" (from {origin})"
+            _print_entry(each, f"{summary}{whose}", _NAME_WIDTH)
+    typer.echo("`neurovocal plugins NAME` explains the options of one")
+
+
+def _print_entry(name: str, text: str, width: int) -> None:
+    """Print a name and what it is, wrapped behind a column of names."""
+    indent = " " * (width + 4)
+    head = f"  {printable(name):<{width}}  "
+    columns = max(_NARROWEST, shutil.get_terminal_size().columns)
+    lines = wrap(printable(text), columns - len(indent)) or [""]
+    if len(head) > len(indent):
+        typer.echo(head.rstrip())
+        head = indent
+    for line in lines:
+        typer.echo(f"{head}{line}".rstrip())
+        head = indent
 
 
 def _describe(registry: Registry, name: str, as_json: bool) -> None:
@@ -117,11 +136,33 @@ def _describe(registry: Registry, name: str, as_json: bool) -> None:
         return
     for plugin in found:
         typer.echo(f"{plugin.kind} '{name}': {plugin.summary}\n")
-        for key, field in plugin.options.model_fields.items():
-            default = "required" if field.is_required() else f"{field.get_default()!r}"
-            typer.echo(f"  {key}  ({default})")
-            for line in (field.description or "").splitlines():
-                typer.echo(f"      {line}")
+        _print_options(plugin.options, "  ")
+
+
+def _print_options(options: type[BaseModel], indent: str) -> None:
+    """Print each option, its default and its text; nested options below it."""
+    for key, field in options.model_fields.items():
+        nested = _nested(field.annotation)
+        default = field.get_default()
+        if field.is_required():
+            shown = "required"
+        elif nested is None or default is None:
+            shown = repr(default)
+        else:
+            shown = "options of its own"
+        typer.echo(f"{indent}{key}  ({shown})")
+        for line in (field.description or "").splitlines():
+            typer.echo(f"{indent}    {line}")
+        if nested is not None:
+            _print_options(nested, f"{indent}    ")
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    """Return the options that an option consists of, alone or in a list, if any."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_nested(part) for part in get_args(annotation))
+    return next((each for each in found if each is not None), None)
 
 
 def devices(as_json: JsonOption = False) -> None:
@@ -139,12 +180,18 @@ def devices(as_json: JsonOption = False) -> None:
         raise DeviceError(
             "no input device was found: connect one and check it with 'arecord -l'"
         )
-    keys = list(found[0])
-    table = Table(*[key.replace("_", " ") for key in keys], box=None)
     for device in found:
-        cells = ["" if device[key] is None else str(device[key]) for key in keys]
-        table.add_row(*[Text(printable(cell)) for cell in cells])
-    Console().print(table)
+        mark = " (default)" if device.get("default") else ""
+        name = device.get("name", "?")
+        typer.echo(printable(f"{device.get('index', '')}  {name}{mark}"))
+        parts = [
+            f"{key.replace('_', ' ')} {value}"
+            for key, value in device.items()
+            if key not in ("index", "name", "default") and value is not None
+        ]
+        columns = max(_NARROWEST, shutil.get_terminal_size().columns)
+        for line in wrap(printable("; ".join(parts)), columns - 4):
+            typer.echo(f"    {line}")
 
 
 def schema(

@@ -1,9 +1,12 @@
 """``neurovocal listen``: print an engine's events as lines."""
 
 import logging
+import shutil
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import msgspec
@@ -33,6 +36,9 @@ log = logging.getLogger("neurovocal")
 
 # Seconds without a message after which a note is printed.
 _NOTE_AFTER_S = 2.0
+_STREAM_WIDTH = 10
+_NARROWEST = 20  # of the last column
+_NARROW = 76
 
 
 def listen(
@@ -72,6 +78,9 @@ def listen(
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
+    # Programs that read the lines get neither headings nor lines that are wrapped.
+    heads = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if heads else None
     with (
         suppress(KeyboardInterrupt),
         Subscriber(endpoint, chosen, stream, keys=keys) as subscriber,
@@ -81,7 +90,13 @@ def listen(
             if received is None:
                 break
             _warn(received, subscriber.missed)
-            typer.echo(_as_json(received, values) if as_json else as_line(received))
+            if as_json:
+                typer.echo(_as_json(received, values))
+            else:
+                if left == count and heads:
+                    typer.echo(heading(received, columns))
+                    heads = False
+                typer.echo(as_line(received, columns))
             left = None if left is None else left - 1
         if left:
             raise NeurovocalError(
@@ -128,23 +143,66 @@ def _as_json(received: Received, values: bool) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def as_line(received: Received) -> str:
-    """Return an event as a line: time, kind, stream, content, lateness in ms."""
-    line = (
-        f"{_when(received)}  {received.kind:<10}  "
-        f"{printable(received.stream):<16}  {_content(received.event, received)}"
-    )
+def as_line(received: Received, columns: int | None = None) -> str:
+    """Return an event as a line: time, lateness in ms, kind, stream, content.
+
+    Parameters
+    ----------
+    received : Received
+        The event.
+    columns : int, optional
+        Width at which the content is wrapped behind the other columns.
+    """
     late = _late_ms(received)
-    return line if late is None else f"{line:<90}  {late:7.1f} ms"
+    head = f"{_when(received):>12}  "
+    if not _is_narrow(columns):
+        head += f"{'' if late is None else f'{late:.1f}':>8}  "
+    head += f"{received.kind:<10}  "
+    if not _is_narrow(columns):
+        head += f"{_name(received.stream, columns)}  "
+    content = _content(received.event, received)
+    if columns is None:
+        return head + content
+    return "\n".join(
+        wrap(
+            content,
+            max(columns, len(head) + _NARROWEST),
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            drop_whitespace=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def heading(received: Received, columns: int | None = None) -> str:
+    """Return the names of the columns of `as_line`."""
+    time = "time, s" if received.utc_ns is None else "UTC"
+    if _is_narrow(columns):
+        return f"{time:>12}  {'kind':<10}  event"
+    name = f"{'stream':<{_STREAM_WIDTH}}"
+    return f"{time:>12}  {'late, ms':>8}  {'kind':<10}  {name}  event"
+
+
+def _is_narrow(columns: int | None) -> bool:
+    """Return whether there is no room for stream and lateness."""
+    return columns is not None and columns < _NARROW
+
+
+def _name(stream: str, columns: int | None) -> str:
+    name = printable(stream)
+    if columns is not None and len(name) > _STREAM_WIDTH:
+        name = "…" + name[1 - _STREAM_WIDTH :]
+    return f"{name:<{_STREAM_WIDTH}}"
 
 
 def _when(received: Received) -> str:
     """Return UTC where it is known, else seconds from the stream's start."""
     if received.utc_ns is None:
-        return f"{received.sample / received.sample_rate:12.3f} s"
+        return f"{received.sample / received.sample_rate:.3f}"
     seconds, rest = divmod(received.utc_ns, 1_000_000_000)
     time = datetime.fromtimestamp(seconds, UTC)
-    return f"{time:%H:%M:%S}.{rest // 1_000_000:03d} Z"
+    return f"{time:%H:%M:%S}.{rest // 1_000_000:03d}"
 
 
 def _late_ms(received: Received) -> float | None:
@@ -161,13 +219,13 @@ def _content(event: Event, received: Received) -> str:
         case Label():
             span = "goes on"
             if event.offset is not None:
-                span = f"{(event.offset - event.onset) / rate * 1000:.1f} ms"
+                span = f"{(event.offset - event.onset) / rate * 1000:.0f} ms"
             unit = printable(event.unit)
-            return f"{unit:<8} {event.posterior:6.3f}  {event.status:<11}  {span}"
+            return f"{unit:<6} {event.posterior:.2f} {event.status:<11} {span}"
         case Forecast():
             unit = printable(event.unit)
-            state = "it has begun" if event.status == "onset" else "to come"
-            return f"{unit:<8} {event.posterior:6.3f}  segment {event.segment}, {state}"
+            state = "begun" if event.status == "onset" else "to come"
+            return f"{unit:<6} {event.posterior:.2f} segment {event.segment}, {state}"
         case Onset():
             return f"segment {event.segment} begins, score {event.score:.3g}"
         case Offset():

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from neurovocal.engine.cli.session import SetOption, plan_of_parts
 from neurovocal.engine.config.located_yaml import Located, read_located
@@ -27,6 +29,7 @@ from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigE
 from neurovocal.engine.rehearsal.rehearsal import Rehearsal, RehearsalOptions
 from neurovocal.engine.rehearsal.scenarios import parse_fault_names
 from neurovocal.engine.rehearsal.verdict import TrialResult
+from neurovocal.engine.support.text import printable
 
 _WIDTH = 160
 _COUNTS = (
@@ -156,10 +159,40 @@ def _run_trials(rehearsal: Rehearsal) -> list[TrialResult]:
 def _print(rehearsal: Rehearsal, rows: list[TrialResult], repeat: str) -> None:
     """Print notes, the table, and the command that repeats one row."""
     console = Console()
-    if console.width < _WIDTH:
-        console = Console(width=_WIDTH)
     for note in rehearsal.notes:
         console.print(f"{note}", highlight=False, markup=False)
+    if console.width < _WIDTH:
+        _print_blocks(console, rows)
+    else:
+        _print_table(console, rows)
+    for name, reason in rehearsal.not_rehearsed.items():
+        console.print(f"not rehearsed: {name}: {reason}", highlight=False)
+    console.print(f"one alone: {repeat}", highlight=False, markup=False)
+
+
+def _print_blocks(console: Console, rows: list[TrialResult]) -> None:
+    """Print a few wrapped lines for each fault, where a table has no room."""
+    names = [name.replace("\n", " ") for name in _COUNTS]
+    for row in rows:
+        head = Text(f"{row.fault}: ")
+        head.append("; ".join([row.verdict, *row.why]), style=_STYLES[row.verdict])
+        console.print(head, highlight=False)
+        counts = (row.told, row.changed, row.lost, row.double)
+        told = dict(zip(names, (row.expected, row.received, *counts), strict=True))
+        lines = [
+            f"injected: {row.injected}",
+            f"the engine said: {'; '.join(row.said) or 'nothing'}",
+            ", ".join(f"{name} {number}" for name, number in told.items()),
+        ]
+        if row.kept:
+            lines[-1] += f"; {row.kept} more in the journal"
+        if row.recovered_s is not None:
+            lines.append(f"recovered after {row.recovered_s:.1f} s")
+        for line in lines:
+            console.print(Padding(Text(printable(line)), (0, 0, 0, 4)), highlight=False)
+
+
+def _print_table(console: Console, rows: list[TrialResult]) -> None:
     table = Table("fault", "injected", "what the engine said", box=None)
     for name in ("recovered\nafter, s", *_COUNTS):
         table.add_column(name, justify="right")
@@ -178,9 +211,6 @@ def _print(rehearsal: Rehearsal, rows: list[TrialResult], repeat: str) -> None:
             f"[{_STYLES[row.verdict]}]{verdict}[/]",
         )
     console.print(table)
-    for name, reason in rehearsal.not_rehearsed.items():
-        console.print(f"not rehearsed: {name}: {reason}", highlight=False)
-    console.print(f"one alone: {repeat}", highlight=False, markup=False)
 
 
 def _command_for(

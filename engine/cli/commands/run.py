@@ -1,11 +1,17 @@
 """``neurovocal run``: run a configuration."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
+from neurovocal.engine.cli.run_summary import (
+    RunTally,
+    summary_lines,
+    written_paths,
+)
 from neurovocal.engine.cli.session import (
     BlockLength,
     Display,
@@ -25,6 +31,7 @@ from neurovocal.engine.support.text import printable
 # Longest name of a file, if each character is one byte.
 _MOST_NAME_CHARS = 255
 _TABLES = ("table", "columns")  # plugins
+_LISTENED = "tcp://127.0.0.1:5556"  # what `neurovocal listen` connects to by itself
 # Hosts to bind, and where programs of this machine find what is bound there.
 _ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -61,12 +68,15 @@ def run(
     labelled = any(lane.models for lane in plan.lanes)
     # One sink at most writes to standard output; then the display does not.
     taken = any("stdout" in sink.stage.resources for sink in plan.all_sinks)
-    display: Display = LineDisplay(labelled=labelled, as_json=json, to_stderr=taken)
+    tally = RunTally()
+    display: Display = LineDisplay(
+        labelled=labelled, as_json=json, to_stderr=taken, tally=tally
+    )
     if is_terminal() and not plain and not json and not taken:
         title = (
             f"{plan.config.shared.station} ({Path(located.name).name}), Ctrl-C stops"
         )
-        display = TableDisplay(title)
+        display = TableDisplay(title, tally)
 
     def reload(name: str | None) -> Plan:
         if name is None:
@@ -87,6 +97,9 @@ def run(
 
     outcome = run_plan(plan, display, reload=reload)
     code = outcome.exit_code
+    if not json and sys.stderr.isatty():
+        for line in summary_lines(outcome, tally, plan, is_demo=config == "demo"):
+            typer.echo(line, err=True)
     if outcome.cut_short and outcome.repeatable:
         # What is cut short of a microphone is all that there was.
         for table in _tables(plan):
@@ -116,10 +129,30 @@ def _announce(plan: Plan) -> None:
         endpoint = options.endpoint
         if endpoint and not endpoint.endswith((":*", ":0")):
             keys = " --keys DIR" if plan.context.keys else ""
-            hint = f"neurovocal listen {_connectable(endpoint)}{keys}"
+            where = _connectable(endpoint)
+            where = "" if where == _LISTENED else f" {where}"
+            hint = f"neurovocal listen{where}{keys}"
             typer.echo(
                 f"publishing on {endpoint} (in another terminal: {hint})", err=True
             )
+
+
+def _announce_live(plan: Plan) -> None:
+    """Print which files are written, and whose units the labels are."""
+    for plugin, path in written_paths(plan):
+        typer.echo(printable(f"{plugin} writes '{path}'"), err=True)
+    for lane in plan.lanes:
+        if lane.bundle is None or not lane.models:
+            continue
+        manifest = lane.bundle.manifest
+        whose = f" ({manifest.species})" if manifest.species else ""
+        typer.echo(
+            printable(
+                f"labels are those that bundle '{manifest.name}'{whose} was trained "
+                "on: train one for other animals (neurovocal train)"
+            ),
+            err=True,
+        )
 
 
 def _connectable(endpoint: str) -> str:

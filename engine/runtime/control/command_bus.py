@@ -217,7 +217,9 @@ def _prepared(command: ModelCommand, channel: Channel) -> Action:
 
 def _reached(channel: Channel) -> dict[str, object]:
     """Return the sample up to which a lane has processed its stream."""
-    return {"stream": channel.lane.info.stream, "sample": channel.lane.processed}
+    info, sample = channel.lane.info, channel.lane.processed
+    seconds = round(sample / info.sample_rate, 3)
+    return {"stream": info.stream, "sample": sample, "seconds": seconds}
 
 
 def _channel_of(worker: LaneWorker) -> Channel:

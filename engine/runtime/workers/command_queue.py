@@ -85,8 +85,9 @@ class PendingCommand:
         command = self._command
         event = Control(sample, command.name, command.model, dict(command.arguments))
         report(event, channel)
-        stream = channel.lane.info.stream
-        self._results.append({"stream": stream, "sample": sample})
+        info = channel.lane.info
+        place = {"stream": info.stream, "sample": sample}
+        self._results.append({**place, "seconds": round(sample / info.sample_rate, 3)})
 
     def reject(self, error: Exception) -> None:
         """End the wait with `error`: it will not be carried out."""

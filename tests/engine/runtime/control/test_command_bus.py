@@ -122,7 +122,13 @@ def test_set_takes_effect_at_the_sample_that_the_reply_names():
             "id": 7,
             "ok": True,
             "command": "set",
-            "applied": [{"stream": "s0", "sample": applied["sample"]}],
+            "applied": [
+                {
+                    "stream": "s0",
+                    "sample": applied["sample"],
+                    "seconds": applied["sample"] / scripted.RATE,
+                }
+            ],
             "options": {"unit": "b", "loud": 1},
         }
         assert applied["sample"] % scripted.QUANTUM == 0

@@ -426,6 +426,6 @@ def test_listen_prints_a_forecast() -> None:
     message = Message(StreamInfo("cage", RATE), event, 0, 3200)
     received = received_of(*decode(encode(message, "run", None)))
     assert as_line(received).split() == [
-        *("0.100", "s", "forecast", "cage", "b", "0.750"),
+        *("0.100", "forecast", "cage", "b", "0.75"),
         *("segment", "7,", "to", "come"),
     ]
