@@ -68,6 +68,7 @@ async def watch(url: str, viewers: int) -> None:
     """Read everything; print the time of arrival of the labels, as JSON, at the end."""
     arrived: dict[int, list[int]] = {}
     counts: Counter[str] = Counter()
+    begun: list[int] = []
 
     async def view(number: int) -> None:
         async with websockets.connect(url, compression=None, max_size=None) as page:
@@ -76,7 +77,9 @@ async def watch(url: str, viewers: int) -> None:
                     counts["columns"] += 1
                     continue
                 now_ns, utc_ns = time.monotonic_ns(), time.time_ns()
-                if '"kind":"label"' in message and number == 0:
+                if '"type":"hello"' in message:
+                    begun.append(now_ns)
+                elif '"kind":"label"' in message and number == 0:
                     seq = json.loads(message)["header"]["seq"]
                     arrived.setdefault(seq, [now_ns, utc_ns])
                 elif '"type":"dropped"' in message:
@@ -88,7 +91,7 @@ async def watch(url: str, viewers: int) -> None:
             await asyncio.gather(*map(view, range(viewers)))
     except (TimeoutError, websockets.ConnectionClosed):
         pass
-    print(json.dumps({"arrived": arrived, **counts}))
+    print(json.dumps({"arrived": arrived, "begun_ns": max(begun), **counts}))
 
 
 def thread_seconds(prefix: str) -> float:
@@ -154,24 +157,23 @@ def measure(viewers: int, seconds: float) -> dict[str, Any]:
     lost = sum(lane.reader.lost_samples for lane in runner.lanes)
     runner.stop()
     thread.join()
-    known, late = [], {}
+    known: list[float] = []
+    late: dict[int, float] = {}
     for seq, (at_ns, utc_ns) in seen.get("arrived", {}).items():
-        number = int(seq)
-        if number in times.known_ns:
-            known.append((at_ns - times.known_ns[number]) / 1e6)
-        segment = times.segments.get(number)
+        known_ns = times.known_ns.get(int(seq), 0)
+        if known_ns < seen["begun_ns"]:
+            continue  # it was known before all browsers had come
+        known.append((at_ns - known_ns) / 1e6)
+        segment = times.segments[int(seq)]
         if segment in times.ended_ns and segment not in late:
             late[segment] = (utc_ns - times.ended_ns[segment]) / 1e6
-    # What a browser gets of before its arrival has been known for long.
-    first = sorted(map(int, seen.get("arrived", {})))[:1]
     return {
         "viewers": viewers,
         "share": share,
-        "known_ms": known[len(known) // 10 :],
-        "sound_ms": [*late.values()][len(late) // 10 :],
+        "known_ms": known,
+        "sound_ms": list(late.values()),
         "lost": lost,
         "dropped": seen.get("dropped", 0),
-        "first": first,
     }
 
 
