@@ -56,6 +56,7 @@ bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and lib
 
 bench-page: $(DEV_ENV)/.done  ## Measure the live page before 0, 1 and 10 browsers
 	$(DEV_ENV)/bin/python bench/speed/page.py
+	$(DEV_ENV)/bin/python bench/speed/page_drawn.py
 
 bench-privacy: $(DEV_ENV)/.done  ## Measure recall and false alarms of the privacy gate
 	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'

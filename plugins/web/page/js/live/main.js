@@ -25,6 +25,8 @@ const MOST_SHOWN = 3; // streams, unless the user chooses
 const ACTIVE_MS = 10000;
 const MOST_DRAWN = 2000; // labels whose moment of drawing is kept
 const PANELS_MS = 1000; // between two pictures of the counts
+const DRAW_MS = 25; // columns come thirty times a second: so often are they drawn
+const MOST_WAIT_MS = 80; // between two pictures of a slow machine
 const CALM_MS = 500; // between two pictures where motion is to be reduced
 const NARROW = window.matchMedia("(max-width: 52rem)");
 const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -525,9 +527,9 @@ class Page {
       if (picture.draw()) this.noteDrawn(picture.stream);
       if (!this.view.live) this.pictureHistory.want(picture.stream, this.view.rightOf(picture.stream) - this.view.span);
     }
-    // Two thirds of the time are left to the messages, however slow the machine draws.
+    // Most of the time is left to the messages, and labels do not wait for long.
     const took = performance.now() - begun;
-    this.pictureDue = now + (CALM.matches ? CALM_MS : 0) + (took > 4 ? 3 * took : 0);
+    this.pictureDue = now + Math.max(CALM.matches ? CALM_MS : DRAW_MS, Math.min(3 * took, MOST_WAIT_MS));
   }
 
   noteDrawn(stream) {
