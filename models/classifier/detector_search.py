@@ -25,10 +25,13 @@ from neurovocal.models.toolkit.measures import (
 )
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import DetectorConfig
+from neurovocal.models.toolkit.segment_scores import SegmentScore, score_segments
 from neurovocal.models.tuning.choice import FITTED, Annotated, fit_best
 from neurovocal.models.tuning.heard import Stretch
 from neurovocal.models.tuning.judging import Found
 from neurovocal.plugins.models.classifier.decision import LabelDecision
+
+_END_TOLERANCE_S = 0.01  # as of segments_f1_10ms in the manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def fit_detector(
     """Fit the detectors of a recipe to recordings, and choose one by others.
 
     As `neurovocal.models.tuning.choice.fit_best` does, with the errors of final labels
-    added to those of onsets and overlaps.
+    and of segments, both ends of which count, added to those of onsets and overlaps.
 
     Parameters
     ----------
@@ -178,17 +181,19 @@ def fit_detector(
 
 
 def _annotated(recordings: Sequence[ScoredRecording]) -> Annotated:
-    """Return recordings with the errors of their labels, as a part of 1."""
+    """Return recordings with the errors of labels and of both ends of segments."""
 
-    def label_error(found: Found) -> float:
-        total = LabelErrors(ErrorCount(), ErrorCount())
+    def error(found: Found) -> float:
+        labels = LabelErrors(ErrorCount(), ErrorCount())
+        ends = SegmentScore(0, 0, 0)
         for recording, spans in zip(recordings, found, strict=True):
             rate = recording.front_end.sample_rate
             segments = [(round(on * rate), round(off * rate)) for on, off in spans]
-            total += recording.label_errors(segments)
-        return total.error / 100
+            labels += recording.label_errors(segments)
+            ends += score_segments(recording.stretch.spans, spans, _END_TOLERANCE_S)
+        return labels.error / 100 + (1.0 - ends.f1) / 2
 
-    return Annotated([recording.stretch for recording in recordings], label_error)
+    return Annotated([recording.stretch for recording in recordings], error)
 
 
 def select_evenly(

@@ -188,8 +188,8 @@ class DetectorConfig(Options):
     recordings, and choose one by validation recordings; otherwise the bundle recommends
     `options`."""
     plugin: Installed = "energy"
-    """Recommended detector; with `fit` the one that is kept unless another is better by
-    a hundredth: `energy`, `excess` or `bands`."""
+    """Recommended detector; with `fit` the one that is kept unless another is clearly
+    better: `energy`, `excess` or `bands`."""
     others: bool = True
     """Fit the other ones of these three, too."""
     options: dict[str, Any] = {}

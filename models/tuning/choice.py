@@ -1,5 +1,6 @@
 """Choice of the detector of a bundle, and its options, by annotated recordings."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ FITTED = ("energy", "excess", "bands")
 # floor may cost, on recordings that no option was fitted to.
 _LEAST_GAIN = 0.01
 _MOST_LOSS = 0.005
-_ALL_S = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,13 @@ def fit_best(
     names: Sequence[str] = FITTED,
     on_progress: Callable[[float], None] = lambda share: None,
     check_stop: Callable[[], None] = lambda: None,
-    limit_s: float = _ALL_S,
+    limit_s: float = math.inf,
 ) -> Choice:
     """Fit detectors to recordings and choose one by others.
 
     Each is fitted to the training recordings, as `tune` does. The usual one is kept
-    unless another has errors that are lower by 0.01 on the recordings of the choice.
+    unless another has errors that are lower on the recordings of the choice, by 0.01
+    and by the standard error of its own.
     The noise floor between the annotated segments of the training recordings becomes
     its prior, unless these have no common floor, or it costs more than 0.005.
 
@@ -124,9 +125,18 @@ def fit_best(
     if usual not in errors:
         return Choice(usual, start, errors)
     best = min(errors, key=lambda name: errors[name])
-    if errors[best] > errors[usual] - _LEAST_GAIN:
+    if errors[best] > errors[usual] - _least_gain(errors[usual], judge.n_examples):
         best = usual
     return Choice(best, fits[best], errors)
+
+
+def _least_gain(error: float, n_examples: int) -> float:
+    """Return by how much another detector must be better than the usual one.
+
+    By a hundredth, and by the standard error of the usual one's errors, if segments
+    are independent: few segments choose nothing.
+    """
+    return max(_LEAST_GAIN, math.sqrt(error / max(n_examples, 1)))
 
 
 def _fit(
@@ -151,7 +161,7 @@ def _fit(
             parts = ExcessParts(train.stretches)
         except ValueError:  # no recording holds a frame
             return []
-        kinds = [ExcessKind(parts, pool) for pool in POOLS]
+        kinds = [ExcessKind(parts, pool, has_buffers=True) for pool in POOLS]
     judge = train.judge
     searched: list[Searched] = []
     for number, kind in enumerate(kinds):

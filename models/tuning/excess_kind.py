@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from neurovocal.models.tuning.floors import floor_between
 from neurovocal.models.tuning.heard import Heard, Span, Stretch
-from neurovocal.models.tuning.kind import rounded
+from neurovocal.models.tuning.kind import BUFFERS_MS, rounded
+from neurovocal.models.tuning.kind import octaves as raised_octaves
 from neurovocal.models.tuning.search import Values
 from neurovocal.plugins.detectors.band_excess import FloorOptions
 from neurovocal.plugins.detectors.band_level import default_band
@@ -137,6 +138,9 @@ class ExcessKind:
         Band levels, and the options that need no search.
     pool : {'power', 'level'}
         How bands are pooled.
+    has_buffers : bool
+        Whether buffers at both ends are searched for, too: where ends are annotated
+        by rules that many segments tell.
 
     Attributes
     ----------
@@ -148,7 +152,9 @@ class ExcessKind:
 
     plugin = "excess"
 
-    def __init__(self, parts: ExcessParts, pool: Pool) -> None:
+    def __init__(
+        self, parts: ExcessParts, pool: Pool, *, has_buffers: bool = False
+    ) -> None:
         heard = parts.heard
         self._heard, self._common = heard, parts.common | {"pool": pool}
         options = ExcessOptions(**self._common)
@@ -175,6 +181,8 @@ class ExcessKind:
             "mask_db": _USUAL_MASK_DB,
             "mask_db_per_s": _USUAL_DECAY,
         }
+        self._buffers = BUFFERS_MS if has_buffers else {}
+        usual |= dict.fromkeys(self._buffers, 0.0)
         self._usual = usual
         self._fixed: dict[str, Any] = {
             "lookback_ms": rounded(min(0.5 * duration_ms, 50.0)),
@@ -225,7 +233,8 @@ class ExcessKind:
         share = values["on_db"] / max(self._peak_db, 1.0)
         beyond = max(0.0, share - _SHARE_OF_PEAK) / 0.05
         levels = octaves("on_db") + octaves("below_db") / 2
-        return float(levels + durations / 2 + masking + beyond)
+        buffers = raised_octaves(values, usual, [*self._buffers])
+        return float(levels + (durations + buffers) / 2 + masking + beyond)
 
     def _candidates(self) -> dict[str, Sequence[Any]]:
         usual, highest = self._usual, max(self._peak_db, 5.0)
@@ -239,6 +248,7 @@ class ExcessKind:
             ],
             "mask_db": (None, 10.0, 16.0, 22.0),
             "mask_db_per_s": (100.0, 400.0, 1600.0, 6400.0),
+            **self._buffers,
         }
 
     def _checked(self, values: Values) -> ExcessOptions:

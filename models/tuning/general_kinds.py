@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.tuning.floors import floor_between, level_between
 from neurovocal.models.tuning.heard import Heard, Span, Stretch, spans_of
-from neurovocal.models.tuning.kind import octaves, rounded
+from neurovocal.models.tuning.kind import BUFFERS_MS, octaves, rounded
 from neurovocal.models.tuning.search import Values
 from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
 from neurovocal.plugins.detectors.bands import BandsOptions, band_score, recent_sounds
@@ -29,18 +29,17 @@ _ENERGY_STARTS: tuple[Values, ...] = (
     },
 )
 # Values to try, one option after another. `above_off_db` is on_db - off_db.
-_ENERGY_VALUES: dict[str, tuple[Any, ...]] = {
+_ENERGY_VALUES: dict[str, Sequence[Any]] = {
     "off_db": (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0),
     "above_off_db": (0.0, 1.0, 2.0, 4.0, 6.0, 10.0),
     "gap_fill_ms": (2.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 200.0),
     "hop_ms": (0.5, 1.0),
     "smooth_ms": (2.0, 3.0, 5.0, 10.0),
     "min_duration_ms": (5.0, 10.0, 15.0, 20.0, 30.0, 50.0),
-    "pre_ms": (0.0, 2.0, 5.0, 10.0),
-    "post_ms": (0.0, 2.0, 5.0, 10.0, 20.0),
+    **BUFFERS_MS,
 }
 _LEVELS = {"on_db": 10.0, "off_db": 8.0}  # of the `energy` detector
-_BANDS_VALUES: dict[str, tuple[Any, ...]] = {
+_BANDS_VALUES: dict[str, Sequence[Any]] = {
     "n_loudest": (1, 2, 4, 6, 8),
     "on_db": (6.0, 8.0, 9.0, 10.0, 11.0, 12.0, 14.0, 17.0, 20.0),
     "below_db": (1.0, 2.0, 3.0, 4.0, 6.0),
@@ -48,8 +47,7 @@ _BANDS_VALUES: dict[str, tuple[Any, ...]] = {
     "gap_fill_ms": (4.0, 8.0, 16.0, 30.0, 60.0, 120.0, 200.0),
     "mask_db": (12.0, 16.0, 22.0, 30.0),
     "follow": (True, False),
-    "pre_ms": (0.0, 2.0, 5.0, 10.0),
-    "post_ms": (0.0, 2.0, 5.0, 10.0, 20.0),
+    **BUFFERS_MS,
 }
 
 

@@ -8,6 +8,12 @@ import numpy as np
 from neurovocal.models.tuning.heard import Span
 from neurovocal.models.tuning.search import Values
 
+BUFFERS_MS: Mapping[str, Sequence[float]] = {
+    "pre_ms": (0.0, 2.0, 5.0, 10.0),
+    "post_ms": (0.0, 2.0, 5.0, 10.0, 20.0),
+}
+"""Buffers before and after a segment that are tried."""
+
 
 class Kind(Protocol):
     """Detector with options to fit, over stretches of recordings.

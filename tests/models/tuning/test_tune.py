@@ -434,3 +434,20 @@ def test_init_offers_examples(folder: Path) -> None:
     assert done.code == 0, done.err
     written = yaml.safe_load((folder / "x.yaml").read_text())
     assert written["detector"]["plugin"] == "excess"
+
+
+@pytest.mark.parametrize("name", ["bats_europe", "mouse_usv", "meerkat", "fly_song"])
+def test_five_calls_of_other_animals_are_enough(
+    folder: Path, run: Run, data_folder: Path, name: str
+) -> None:
+    table = (data_folder / name / "annotations.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(table)))
+    rows = [row for row in rows if row["file"] == rows[0]["file"]]
+    six = [(row["onset_s"], row["offset_s"]) for row in rows[:6]]
+    write_table(folder / "a.csv", six, "onset_s,offset_s")
+    recording = data_folder / name / rows[0]["file"]
+    code, out, err = run("detect", recording, "--like", "a.csv")
+    assert code == 0, err
+    wanted = [(float(row["onset_s"]), float(row["offset_s"])) for row in rows]
+    found = segments(out)
+    assert score_overlaps(wanted, found, 0.3).recall >= 0.6
