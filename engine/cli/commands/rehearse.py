@@ -128,7 +128,8 @@ def _run_trials(rehearsal: Rehearsal) -> list[TrialResult]:
     minutes = rehearsal.estimate_s / 60
     error = Console(stderr=True)
     error.print(
-        f"{len(order)} rehearsals, about {minutes:.1f} minutes (--only chooses)",
+        f"{len(order)} rehearsal{'s' * (len(order) != 1)}, about {minutes:.1f} minutes "
+        "(--only chooses)",
         highlight=False,
     )
     columns = (
@@ -172,7 +173,7 @@ def _print(rehearsal: Rehearsal, rows: list[TrialResult], repeat: str) -> None:
 
 def _print_blocks(console: Console, rows: list[TrialResult]) -> None:
     """Print a few wrapped lines for each fault, where a table has no room."""
-    names = [name.replace("\n", " ") for name in _COUNTS]
+    names = [name.replace(",\n", " and ") for name in _COUNTS]
     for row in rows:
         head = Text(f"{row.fault}: ")
         head.append("; ".join([row.verdict, *row.why]), style=_STYLES[row.verdict])
