@@ -486,7 +486,7 @@ def _told(session: Session, result: Any, words: tuple[str, ...]) -> str:
             out = compact(clock_form(json.loads(out)))
         else:
             out = re.sub(r"-?\d+\.\d+ (s|dB|ms)\b", r"* \1", out)
-    out = re.sub(r"from sample \d+", "from sample *", out)
+    out = re.sub(r"from [\d.]+ s \(sample \d+\)", "from * s (sample *)", out)
     shown = _any_repetition(session.masker.mask(f"{out}\n-- stderr\n{result.err}"))
     command = f"$ neurovocal control ENDPOINT {' '.join(words)}"
     return f"{command}\nexit code {result.code}\n{shown}"
