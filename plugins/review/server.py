@@ -381,6 +381,7 @@ def stamp_of(*paths: Path | None) -> list[int]:
     for path in paths:
         if path is None:
             continue
+        path = path.absolute()
         inside = path.iterdir() if path.is_dir() else ()
         for each in (path, path.with_name(f"{path.name}-wal"), *inside):
             with suppress(OSError):

@@ -89,7 +89,8 @@ def test_refusals_are_one_sentence(journal, arguments, sentence):
 
 
 def test_the_default_port_gives_way(journal):
-    with running("review", journal) as first:
+    # The folder of the journal is one of recordings, too.
+    with running("review", ".", cwd=journal.parent) as first:
         one = url_of(first)
         with running("review", journal) as second:
             assert url_of(second) != one

@@ -173,6 +173,11 @@ export class Picture {
     context.font = `${isCurrent ? "bold " : ""}12px system-ui, sans-serif`;
     context.textBaseline = "middle";
     context.textAlign = "left";
+    if (isCurrent) {
+      // Its neighbours' names may lie below.
+      context.fillStyle = colour("--surface");
+      context.fillRect(left, 0, context.measureText(text).width + 4, TOP - 1);
+    }
     context.fillStyle = isCurrent ? colour("--ink") : ink;
     const room = isCurrent ? box.width : Math.max(width, 14);
     context.beginPath();
