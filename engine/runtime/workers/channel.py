@@ -133,7 +133,23 @@ class Channel:
         for step in self.lane.process_part(part):
             steps.append(step)
             yield step
-        shadow.feed(part, steps, self.lane.info, self.timebase)
+        own = self._rejoined(shadow)
+        if own is None:
+            shadow.feed(part, steps, self.lane.info, self.timebase)
+            return
+        own.join(part)
+        for step in steps:
+            own.observe(step)
+        own.follow(part)
+
+    def _rejoined(self, thread: ShadowThread) -> ShadowLane | None:
+        """Return the shadow if it left its thread for a promotion, else None.
+
+        Commands are applied between the steps of a part: the thread may have been given
+        up before it was fed the part.
+        """
+        own = self.shadow
+        return own if isinstance(own, ShadowLane) and own is thread.shadow else None
 
     def _flush_before(self, shadow: ShadowThread) -> Iterator[Step]:
         for part in self.lane.flush_resampler():
@@ -142,7 +158,13 @@ class Channel:
         for step in self.lane.end():
             steps.append(step)
             yield step
-        shadow.end(steps)
+        own = self._rejoined(shadow)
+        if own is None:
+            shadow.end(steps)
+            return
+        for step in steps:
+            own.observe(step)
+        yield from self._replaced_by(own, own.end())
 
     def _process_piece(self, piece: Part) -> Iterator[Step]:
         shadow = self._active_shadow()

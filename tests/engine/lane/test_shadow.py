@@ -37,6 +37,7 @@ from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.lane.shadow import ShadowLane, SwapDecision
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.control.swap import SwapArguments
+from neurovocal.engine.runtime.shadow.thread import ShadowThread
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
@@ -337,6 +338,29 @@ def test_a_swap_to_an_equal_lane_gives_the_same_events_at_any_rate(stream):
     other_firsts, other_values = _joined(expected)
     assert firsts == other_firsts
     np.testing.assert_array_equal(values, other_values)
+
+
+@pytest.mark.parametrize("steps_before", range(6))
+def test_a_shadow_rejoins_between_the_steps_of_a_part(steps_before):
+    """A promotion is a command, and commands come between steps: no sample is lost."""
+    decision, present = SwapDecision(), lane(1000)
+    shadow = ShadowLane("l", present, lane(1000), decision, 0.0, 1e9, stays="x")
+    thread = ShadowThread(shadow, decision.cancel, lambda *_: None, can_wait=True)
+    channel = Channel(present, TimeBase(1000), shadow=thread)
+    song = "..##.#...##....#..."
+    list(channel.process(audio(song)))
+    length = len(audio(song).samples)
+    n_steps = 0
+    for number in range(1, 4):
+        for _ in channel.process(audio(song, number * length)):
+            n_steps += 1
+            if number == 1 and n_steps == steps_before + 1:
+                channel.shadow = thread.give_up(PATIENCE_S)
+                assert decision.promote({})
+    assert n_steps > 8
+    assert shadow.done.is_set()
+    assert channel.lane is shadow.lane
+    assert channel.lane.processed >= 3 * length
 
 
 def _joined(events):
