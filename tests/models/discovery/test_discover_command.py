@@ -2,7 +2,9 @@
 
 import csv
 import json
+import signal
 import sys
+import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets.kinds import RATE, kind_at, order, write_kinds
+from processes.cli_process import running
 
 from neurovocal.models.data.datasets import survey_dataset
 from neurovocal.models.discovery.discover import Discovery
@@ -289,3 +292,17 @@ def test_training_and_review_read_the_folder(finished):
     collection = read_folder(finished / "found")
     assert len(collection.segments) == 72
     assert not collection.notes
+
+
+def test_the_page_is_served_until_ctrl_c(finished):
+    arguments = ("discover", "--page", finished / "found", "--endpoint", "127.0.0.1:0")
+    with running(*arguments) as process:
+        line = process.stdout.readline()
+        address = line.split()[-1]
+        assert address.endswith("/discover"), process.stderr.read()
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert b"<title>Discover" in answer.read()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "changes are kept in" in err
