@@ -3,20 +3,27 @@
 Its options are those that a few examples tell: `neurovocal tune` writes them.
 """
 
-from collections.abc import Iterable
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import chi2
 
-from neurovocal.engine import BuildContext, Float32, Plugin, SegmenterOptions
+from neurovocal.engine import (
+    BuildContext,
+    ConfigError,
+    Float32,
+    Plugin,
+    SegmenterOptions,
+)
 from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.audio.segmenter import DURATIONS
-from neurovocal.engine.contracts.options import HIGHEST_HZ, Order
+from neurovocal.engine.contracts.options import HIGHEST_HZ, OptionProblem, Order
 from neurovocal.plugins.detectors.band_excess import (
     LEAST_DB,
+    N_BANDS,
     BandExcess,
     FloorOptions,
 )
@@ -27,13 +34,18 @@ from neurovocal.plugins.detectors.scored_excess import (
     tell_foreign_floor,
 )
 
-Pool: TypeAlias = Literal["power", "level"]
+Pool: TypeAlias = Literal["power", "level", "weights"]
+Weight: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
 _UNIT = "dB above the noise floors"
 _MOST_DB = 200.0
 # Noise reaches the threshold 0 dB of pooled powers in one of so many frames.
 _CHANCE = 1e-4
 # One band counts for no more than this in a mean of levels.
 _LOUDEST_DB = 40.0
+# The same with weights, and for the mean of the loudest bands.
+_WEIGHTED_DB, _PEAK_DB = 30.0, 40.0
+_N_LOUDEST = 2
+N_WEIGHTS = N_BANDS + 1
 
 
 class ExcessOptions(SegmenterOptions, FloorOptions):
@@ -54,7 +66,14 @@ class ExcessOptions(SegmenterOptions, FloorOptions):
     """What is compared with the thresholds. `power`: the mean power of the bands, each
     divided by its noise, above what noise alone reaches in one of 10,000 frames: for
     tones and narrow sweeps. `level`: the mean of the bands' levels above their noise,
-    each from 0 to 40 dB: for sounds that fill the band, in rain or wind."""
+    each from 0 to 40 dB: for sounds that fill the band, in rain or wind. `weights`:
+    what `weights` say: for calls that other sounds differ from."""
+    weights: tuple[Weight, ...] | None = None
+    """What a dB counts, for `pool: weights`: of the level of each of the 32 bands above
+    its noise, from 0 to 30 dB, and last of the mean of the two loudest bands of the
+    calls, from 0 to 40 dB. What is negative speaks against a call."""
+    zero_db: float = Field(default=0.0, ge=-_MOST_DB, le=_MOST_DB)
+    """What the usual noise reaches with `weights`: it is subtracted."""
     on_db: float = Field(default=8.0, gt=0, le=_MOST_DB)
     """A sound is a segment when it reaches this score."""
     off_db: float = Field(default=6.0, gt=0, le=_MOST_DB)
@@ -66,8 +85,44 @@ class ExcessOptions(SegmenterOptions, FloorOptions):
     """How fast a peak is forgotten."""
 
 
+class WeightedLevels:
+    """Levels of all bands, and of the loudest ones of the calls, as weights count them.
+
+    Parameters
+    ----------
+    bands : slice
+        Bands of the calls.
+    cells : float64[32]
+        Independent values in each band, as `BandExcess.cells`.
+    """
+
+    def __init__(self, bands: slice, cells: NDArray[np.float64]) -> None:
+        self._bands = bands
+        degrees = 2 * cells[bands]
+        usual = 10 * np.log10(chi2.isf(_CHANCE, degrees) / degrees)
+        self._usual_db = usual.astype(np.float32)
+
+    def __call__(self, excess: Float32) -> NDArray[np.float64]:
+        """Return the levels of hops in dB, float64[n_hops, 33].
+
+        Parameters
+        ----------
+        excess : float32[n_hops, 32]
+            Rows of `BandExcess`.
+        """
+        levels = np.empty((len(excess), N_WEIGHTS))
+        np.clip(excess, 0, _WEIGHTED_DB, out=levels[:, :N_BANDS])
+        used = excess[:, self._bands] - self._usual_db
+        count = min(_N_LOUDEST, used.shape[1])
+        if count < used.shape[1]:
+            used = np.partition(used, -count, axis=1)[:, -count:]
+        loudest = np.add.reduce(used, axis=1, dtype=np.float64) / count
+        levels[:, N_BANDS] = np.clip(loudest, 0, _PEAK_DB)
+        return levels
+
+
 class BandPool:
-    """One score per hop from the excesses of the bands in use.
+    """One score per hop from the excesses of the bands.
 
     Parameters
     ----------
@@ -75,17 +130,31 @@ class BandPool:
         Bands in use.
     cells : float64[32]
         Independent values in each band, as `BandExcess.cells`.
-    pool : {'power', 'level'}
+    pool : {'power', 'level', 'weights'}
         What is averaged over the bands.
+    weights : sequence of float, optional
+        33 numbers, for the pool `weights`.
+    zero_db : float
+        What is subtracted from scores by weights.
     """
 
-    def __init__(self, bands: slice, cells: NDArray[np.float64], pool: Pool) -> None:
+    def __init__(
+        self,
+        bands: slice,
+        cells: NDArray[np.float64],
+        pool: Pool,
+        weights: Sequence[float] | None = None,
+        zero_db: float = 0.0,
+    ) -> None:
         self._bands = bands
         self._pool = pool
         used = cells[bands]
-        self._weights = used / used.sum()
+        self._shares = used / used.sum()
         degrees = 2 * used.sum()
         self._chance_db = 10 * np.log10(chi2.ppf(1 - _CHANCE, degrees) / degrees)
+        self._levels = WeightedLevels(bands, cells)
+        self._weights = np.zeros(N_WEIGHTS) if weights is None else np.array(weights)
+        self._zero_db = zero_db
 
     def __call__(self, excess: Float32) -> NDArray[np.float64]:
         """Return the scores of hops in dB, float64[n_hops].
@@ -95,13 +164,18 @@ class BandPool:
         excess : float32[n_hops, 32]
             Rows of `BandExcess`.
         """
+        if self._pool == "weights":
+            levels = self._levels(excess)
+            levels *= self._weights
+            # Row by row, whatever their number, and therefore bit-stable.
+            return np.asarray(np.add.reduce(levels, axis=1) - self._zero_db)
         rows = excess[:, self._bands].astype(np.float64)
         if self._pool == "level":
             np.clip(rows, 0, _LOUDEST_DB, out=rows)
             return np.asarray(np.add.reduce(rows, axis=1) / rows.shape[1])
         rows *= np.log(10) / 10
         np.exp(rows, out=rows)
-        rows *= self._weights
+        rows *= self._shares
         power = np.add.reduce(rows, axis=1)
         return np.asarray(10 * np.log10(power) - self._chance_db)
 
@@ -197,12 +271,14 @@ def make_detector(options: ExcessOptions, sample_rate: int) -> ScoredExcessDetec
     Raises
     ------
     ConfigError
-        The options are impossible at this rate.
+        The options are impossible at this rate, or there are no weights.
     """
+    if problems := list(_weight_problems(options)):
+        raise ConfigError(problems)
     excess = BandExcess(options, sample_rate)
     bands = bands_in_use(options, excess.edges_hz)
     score = PooledScore(
-        BandPool(bands, excess.cells, options.pool),
+        BandPool(bands, excess.cells, options.pool, options.weights, options.zero_db),
         ForwardMask(
             options.mask_db, options.mask_db_per_s * excess.hop_length / sample_rate
         ),
@@ -212,6 +288,17 @@ def make_detector(options: ExcessOptions, sample_rate: int) -> ScoredExcessDetec
     return ScoredExcessDetector(excess, score, rules, _UNIT, bands=bands)
 
 
+def _weight_problems(options: ExcessOptions) -> Iterable[OptionProblem]:
+    """Yield a sentence if the weights that are needed are missing or too many."""
+    count = 0 if options.weights is None else len(options.weights)
+    if count != N_WEIGHTS and (options.pool == "weights" or count):
+        yield OptionProblem(
+            "weights",
+            f"there are {count or 'no'} weights, {N_WEIGHTS} are needed: let "
+            "`neurovocal tune` write them",
+        )
+
+
 def _build(options: ExcessOptions, context: BuildContext) -> ScoredExcessDetector:
     rate = sample_rate_of(context, "excess")
     tell_foreign_floor(options, rate)
@@ -219,7 +306,8 @@ def _build(options: ExcessOptions, context: BuildContext) -> ScoredExcessDetecto
 
 
 def _check(options: ExcessOptions, context: BuildContext) -> Iterable[str]:
-    return framing_problems(
+    yield from _weight_problems(options)
+    yield from framing_problems(
         options, ("high_hz", "call_high_hz", "call_low_hz"), context
     )
 

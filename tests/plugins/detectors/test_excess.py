@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from neurovocal.engine import Block, ConfigError, Gap, Offset, Onset
 from neurovocal.engine.testing import check_processor, recut
 from neurovocal.plugins.detectors.excess import (
+    N_WEIGHTS,
     BandPool,
     ExcessOptions,
     ForwardMask,
@@ -22,6 +23,8 @@ from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
 
 RATE = 16_000
 Samples = NDArray[np.float32]
+# The loudest bands, less the mean of all.
+TONAL = (*[-1 / 32] * 32, 1.0)
 
 
 def make(sample_rate: int = RATE, **options: Any) -> ScoredExcessDetector:
@@ -91,10 +94,40 @@ def test_an_echo_is_masked_and_a_call_of_its_level_is_not() -> None:
     assert len(spans(make(mask_db=None, **low), samples, RATE)) == 5
 
 
+def test_weights_tell_tones_from_louder_sounds_that_fill_the_band() -> None:
+    samples = room()
+    for at_s in (0.2, 0.8, 1.3):
+        first, count = round(at_s * RATE), round(0.06 * RATE)
+        hiss = 0.3 * np.random.default_rng(2).standard_normal(count)
+        samples[first : first + count, 0] += hiss.astype(np.float32)
+    plain = spans(make(), samples, RATE)
+    assert [round(on, 1) for on, _ in plain] == [0.2, 0.5, 0.8, 1.0, 1.3, 1.5]
+    found = spans(make(pool="weights", weights=TONAL), samples, RATE)
+    assert [round(on, 1) for on, _ in found] == [0.5, 1.0, 1.5]
+    none = make(pool="weights", weights=TONAL, zero_db=50.0)
+    assert spans(none, samples, RATE) == []
+
+
+def test_a_level_counts_up_to_its_limit_and_the_last_weight_is_of_the_calls() -> None:
+    cells = np.full(32, 4.0)
+    row = np.full((1, 32), -5.0, np.float32)
+    row[0, :3] = 60.0, 20.0, 10.0
+    for number, wanted in ((0, 30.0), (1, 20.0), (3, 0.0)):
+        weights = np.zeros(N_WEIGHTS)
+        weights[number] = 1.0
+        pool = BandPool(slice(0, 32), cells, "weights", weights.tolist(), zero_db=1.0)
+        assert pool(row).tolist() == [wanted - 1.0]
+    last = [0.0] * 32 + [1.0]
+    inside = BandPool(slice(1, 3), cells, "weights", last)(row)
+    beyond = BandPool(slice(4, 8), cells, "weights", last)(row)
+    assert 0 < inside[0] < 15.0  # their mean, less what noise reaches
+    assert beyond.tolist() == [0.0]
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=12),
-    pool=st.sampled_from(["power", "level"]),
+    pool=st.sampled_from(["power", "level", "weights"]),
     start=st.integers(0, 3000),
 )
 def test_marks_do_not_depend_on_how_blocks_are_cut(
@@ -102,6 +135,8 @@ def test_marks_do_not_depend_on_how_blocks_are_cut(
 ) -> None:
     samples = room()
     options: dict[str, Any] = {"pool": pool, "on_db": 4.0, "off_db": 3.0}
+    if pool == "weights":
+        options["weights"] = TONAL
     whole = marks_of(make(**options), [Block(start, samples)])
     assert any(isinstance(mark, Onset) for mark in whole)
     parts = [Block(start + b.start, b.samples) for b in recut(samples, lengths)]
@@ -144,6 +179,8 @@ def test_scores_of_noise_stay_below_zero_and_masks_carry_over() -> None:
     [
         ({"frame_ms": 4.0, "hop_ms": 8.0}, "leave samples out"),
         ({"floor_db": (1.0, 2.0)}, "there are 32 bands"),
+        ({"pool": "weights"}, "there are no weights, 33 are needed"),
+        ({"weights": (0.5,) * 32}, "there are 32 weights, 33 are needed"),
     ],
 )
 def test_impossible_options_are_one_sentence(
