@@ -35,7 +35,7 @@ from neurovocal.plugins.detectors.scored_excess import (
 )
 
 Pool: TypeAlias = Literal["power", "level", "weights"]
-Weight: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
+Weight: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
 _UNIT = "dB above the noise floors"
 _MOST_DB = 200.0
 # Noise reaches the threshold 0 dB of pooled powers in one of so many frames.
