@@ -1,17 +1,20 @@
 """Options of the `excess` detector that are fitted to examples.
 
 The band comes from the spectrum of the examples, the frame from their duration; the
-thresholds, the forward mask and the durations come from a search. Band levels are
-computed once, and each try runs the detector's own pooling, mask and segmenter over
-them: what is fitted is what will run, causally.
+weights of bands from what tells them from the sound between; thresholds, the forward
+mask and the durations come from a search. Band levels are computed once, and each try
+runs the detector's own pooling, mask and segmenter over them: what is fitted is what
+will run, causally. An example is judged by weights that were learned without it, and
+must be found if it were fainter, too.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurovocal.models.toolkit.weights import Weights, learn_weights
 from neurovocal.models.tuning.floors import floor_between
 from neurovocal.models.tuning.heard import Heard, Span, Stretch
 from neurovocal.models.tuning.kind import BUFFERS_MS, rounded
@@ -24,8 +27,11 @@ from neurovocal.plugins.detectors.excess import (
     ExcessOptions,
     ForwardMask,
     Pool,
+    WeightedLevels,
     bands_in_use,
 )
+
+Scores: TypeAlias = list[NDArray[np.float64]]
 
 # A frame is this part of the median duration, within limits (ms); its hop a quarter.
 _FRAMES_IN_CALL = 10
@@ -39,6 +45,14 @@ _BAND_SHARE = 0.25
 _SHARE_OF_PEAK = 0.6
 _USUAL_ON_DB: dict[Pool, float] = {"power": 8.0, "level": 6.0}
 POOLS: tuple[Pool, ...] = ("power", "level")
+# With weights there is no usual threshold but a part of the examples' usual peak.
+_USUAL_SHARE, _LEAST_ON_DB = 0.35, 2.0
+# Of fewer examples none can be spared to judge weights; of more nothing else is tried.
+_LEAST_FOR_WEIGHTS, _MANY = 3, 40
+# Examples must be found, too, if they are nearer to the noise by this share.
+_FAINTER = 0.3
+_MOST_FOLDS = 10
+_LEAST_PEAK_DB, _MOST_SCALE = 0.1, 20.0
 _USUAL_BELOW_DB = 2.0
 _USUAL_MASK_DB, _USUAL_DECAY = 16.0, 400.0
 
@@ -129,6 +143,88 @@ def _call_band(heard: Sequence[Heard]) -> dict[str, Any]:
     return found
 
 
+def _peaks(
+    heard: Sequence[Heard], all_scores: Scores
+) -> tuple[list[list[float]], float]:
+    """Return the highest score in each example, and the median of other sound."""
+    pairs = list(zip(heard, all_scores, strict=True))
+    peaks = [
+        [float(scores[hops].max(initial=0.0)) for hops in each.of_example]
+        for each, scores in pairs
+    ]
+    noise = np.concatenate([scores[each.is_outside] for each, scores in pairs])
+    return peaks, float(np.median(noise)) if len(noise) else 0.0
+
+
+def _fainter(heard: Sequence[Heard], all_scores: Scores, noise_db: float) -> Scores:
+    """Return scores as if each example were nearer to the noise by a share."""
+    found = []
+    for each, scores in zip(heard, all_scores, strict=True):
+        fainter = scores.copy()
+        for hops in each.of_example:
+            own = scores[hops]
+            less = _FAINTER * max(0.0, own.max(initial=0.0) - noise_db)
+            fainter[hops] = np.maximum(own - less, np.minimum(own, noise_db))
+        found.append(fainter)
+    return found
+
+
+class _WeightedScores:
+    """Scores of stretches by weights, and of examples by weights learned without them.
+
+    Parameters
+    ----------
+    heard : sequence of Heard
+        With at least two examples in all.
+    levels : WeightedLevels
+        What is weighted.
+    peak_db : float
+        Score that examples usually reach by another way of pooling: weights are scaled
+        to that, so that thresholds mean about the same.
+
+    Attributes
+    ----------
+    learned : Weights
+        From all examples.
+    scores, without : list of float64[n_hops]
+        Scores of each stretch by these weights; and the same, but around each example
+        by weights that were learned from others.
+    """
+
+    def __init__(
+        self, heard: Sequence[Heard], levels: WeightedLevels, peak_db: float
+    ) -> None:
+        self._rows = [levels(each.rows) for each in heard]
+        places = [
+            (number, hops) for number, e in enumerate(heard) for hops in e.of_example
+        ]
+        self._others = np.concatenate(
+            [own[each.is_outside] for own, each in zip(self._rows, heard, strict=True)]
+        )
+        learned = self._learn(places)
+        reached = [
+            float(learned.scores(self._rows[number][hops]).max(initial=0.0))
+            for number, hops in places
+        ]
+        usual_db = max(float(np.median(reached)), _LEAST_PEAK_DB)
+        self._scale = float(np.clip(peak_db / usual_db, 1 / _MOST_SCALE, _MOST_SCALE))
+        self.learned = learned.scaled(self._scale)
+        self.scores = [self.learned.scores(own) for own in self._rows]
+        self.without = [scores.copy() for scores in self.scores]
+        n_folds = min(len(places), _MOST_FOLDS)
+        for fold in range(n_folds):
+            kept = [place for k, place in enumerate(places) if k % n_folds != fold]
+            learned = self._learn(kept).scaled(self._scale)
+            for number, hops in places[fold::n_folds]:
+                reach = hops.stop - hops.start
+                near = slice(max(0, hops.start - reach), hops.stop + reach)
+                self.without[number][near] = learned.scores(self._rows[number][near])
+
+    def _learn(self, places: Sequence[tuple[int, slice]]) -> Weights:
+        examples = [self._rows[number][hops] for number, hops in places]
+        return learn_weights(examples, self._others)
+
+
 class ExcessKind:
     """The `excess` detector with one way of pooling.
 
@@ -136,11 +232,13 @@ class ExcessKind:
     ----------
     parts : ExcessParts
         Band levels, and the options that need no search.
-    pool : {'power', 'level'}
+    pool : {'power', 'level', 'weights'}
         How bands are pooled.
     has_buffers : bool
         Whether buffers at both ends are searched for, too: where ends are annotated
         by rules that many segments tell.
+    fainter : bool
+        Judge the options as if the examples were fainter, too.
 
     Attributes
     ----------
@@ -153,28 +251,39 @@ class ExcessKind:
     plugin = "excess"
 
     def __init__(
-        self, parts: ExcessParts, pool: Pool, *, has_buffers: bool = False
+        self,
+        parts: ExcessParts,
+        pool: Pool,
+        *,
+        has_buffers: bool = False,
+        fainter: bool = False,
     ) -> None:
         heard = parts.heard
-        self._heard, self._common = heard, parts.common | {"pool": pool}
-        options = ExcessOptions(**self._common)
-        bands = bands_in_use(options, heard[0].edges_hz)
-        pooled = BandPool(bands, heard[0].cells, pool)
-        self._scores = [pooled(each.rows) for each in heard]
-        self.peaks_db = [
-            [float(scores[hops].max(initial=0.0)) for hops in each.of_example]
-            for each, scores in zip(heard, self._scores, strict=True)
-        ]
-        outside = [
-            scores[each.is_outside]
-            for each, scores in zip(heard, self._scores, strict=True)
-        ]
-        noise = np.concatenate(outside)
-        self.noise_db = float(np.median(noise)) if len(noise) else 0.0
-        self._peak_db = float(np.median(np.concatenate(self.peaks_db)))
+        self.pool = pool
+        self._heard, self._common = heard, parts.common | {"pool": "power"}
+        bands = bands_in_use(ExcessOptions(**self._common), heard[0].edges_hz)
+        cells = heard[0].cells
+        self._common["pool"] = pool
+        # What is told of examples is in the same unit whatever the pool.
+        powers = [BandPool(bands, cells, "power")(each.rows) for each in heard]
+        self.peaks_db, self.noise_db = _peaks(heard, powers)
+        if pool == "weights":
+            usual_db = float(np.median(np.concatenate(self.peaks_db)))
+            weighted = _WeightedScores(heard, WeightedLevels(bands, cells), usual_db)
+            self._common |= weighted.learned._asdict()
+            self._scores, tried = weighted.scores, weighted.without
+        else:
+            pooled = BandPool(bands, cells, pool)
+            self._scores = tried = [pooled(each.rows) for each in heard]
+        peaks, noise_db = _peaks(heard, tried)
+        self._peak_db = float(np.median(np.concatenate(peaks)))
+        self._tried = [tried]
+        if fainter:
+            self._tried.append(_fainter(heard, tried, noise_db))
+        usual_on_db = max(_LEAST_ON_DB, _USUAL_SHARE * self._peak_db)
         duration_ms = 1000 * parts.duration_s
         usual: Values = {
-            "on_db": _USUAL_ON_DB[pool],
+            "on_db": _USUAL_ON_DB.get(pool, usual_on_db),
             "below_db": _USUAL_BELOW_DB,
             "gap_fill_ms": rounded(min(0.1 * duration_ms, 6.0)),
             "min_duration_ms": rounded(min(0.2 * duration_ms, 20.0)),
@@ -190,7 +299,7 @@ class ExcessKind:
         }
         self.starts: Sequence[Values] = [
             usual,
-            usual | {"on_db": max(2.0, round(self._peak_db / 2, 1))},
+            usual | {"on_db": max(_LEAST_ON_DB, round(self._peak_db / 2, 1))},
             usual | {"mask_db": None},
         ]
         self.candidates: Mapping[str, Sequence[Any]] = self._candidates()
@@ -205,9 +314,16 @@ class ExcessKind:
 
     def segments(self, values: Values) -> list[list[Span]]:
         """Return what the detector finds in each stretch, in seconds."""
+        return self._segments(values, self._scores)
+
+    def trials(self, values: Values) -> list[list[list[Span]]]:
+        """Return what is found in each stretch, for each way that values are judged."""
+        return [self._segments(values, scores) for scores in self._tried]
+
+    def _segments(self, values: Values, all_scores: Scores) -> list[list[Span]]:
         options = self._checked(values)
         found = []
-        for heard, scores in zip(self._heard, self._scores, strict=True):
+        for heard, scores in zip(self._heard, all_scores, strict=True):
             rate = heard.stretch.sample_rate
             decay_db = options.mask_db_per_s * heard.hop / rate
             mask = ForwardMask(options.mask_db, decay_db)
@@ -240,7 +356,9 @@ class ExcessKind:
         usual, highest = self._usual, max(self._peak_db, 5.0)
         on_db = {*np.arange(3.0, 13.0), *np.linspace(0.15, 0.8, 10) * highest}
         return {
-            "on_db": sorted({max(2.0, round(float(value), 1)) for value in on_db}),
+            "on_db": sorted(
+                {max(_LEAST_ON_DB, round(float(value), 1)) for value in on_db}
+            ),
             "below_db": (1.0, 2.0, 4.0, 8.0),
             "gap_fill_ms": [rounded(f * usual["gap_fill_ms"]) for f in (0.5, 1, 2, 4)],
             "min_duration_ms": [
@@ -256,3 +374,20 @@ class ExcessKind:
         off_db = max(1.0, round(values["on_db"] - values["below_db"], 1))
         options = self._common | self._fixed | rest | {"off_db": off_db}
         return ExcessOptions(**options)
+
+
+def excess_kinds(parts: ExcessParts) -> list[ExcessKind]:
+    """Return the ways of pooling that examples are enough for.
+
+    Parameters
+    ----------
+    parts : ExcessParts
+        Of the examples.
+    """
+    n_examples = sum(len(heard.stretch.spans) for heard in parts.heard)
+    pools: list[Pool] = list(POOLS)
+    if n_examples >= _LEAST_FOR_WEIGHTS:
+        pools.append("weights")
+    if n_examples > _MANY:
+        pools = ["weights"]
+    return [ExcessKind(parts, pool, fainter=True) for pool in pools]

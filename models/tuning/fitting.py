@@ -7,16 +7,17 @@ are far from the usual ones.
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from neurovocal.models.toolkit.progress import ProgressCallback
-from neurovocal.models.tuning.excess_kind import POOLS, ExcessKind, ExcessParts
+from neurovocal.models.tuning.excess_kind import ExcessKind, ExcessParts, excess_kinds
 from neurovocal.models.tuning.heard import Span, Stretch
 from neurovocal.models.tuning.judging import Judge
 from neurovocal.models.tuning.kind import Kind
 from neurovocal.models.tuning.search import CoordinateSearch, Values
+from neurovocal.plugins.detectors.excess import Pool
 
 # Costs of values that are further from the usual ones than the examples ask for, in
 # units of F1 per factor of two: one example leaves nearly everything at its start. From
@@ -25,6 +26,9 @@ _STRENGTH, _FEW = 0.02, 20
 # Of more examples only the best start is searched from.
 _MANY = 200
 _ROUNDS = 3
+# Another way of pooling must be better by this much: what differs between examples and
+# other sound tells more than how loud both are, and five examples do not show it.
+_PREFERRED: Mapping[Pool, float] = {"weights": 0.1}
 
 AnyKind = TypeVar("AnyKind", bound=Kind)
 
@@ -94,7 +98,8 @@ def search(
         on_progress(min(1.0, n_done / n_tries))
         if kind.options(values) is None:
             return math.inf
-        error = judge.error(kind.segments(values))
+        errors = [judge.error(found) for found in kind.trials(values)]
+        error = sum(errors) / len(errors)
         return error + strength * kind.distance(values)
 
     ends_at_s = time.monotonic() + limit_s
@@ -136,14 +141,16 @@ def fit(
     """
     parts = ExcessParts(stretches)
     judge = Judge(stretches)
-    kinds = [ExcessKind(parts, pool) for pool in POOLS]
+    kinds = excess_kinds(parts)
     searched = []
     for number, kind in enumerate(kinds):
 
         def tell(share: float, number: int = number) -> None:
             on_progress((number + share) / len(kinds), "")
 
-        searched.append(search(kind, judge, tell))
+        best = search(kind, judge, tell)
+        ahead = _PREFERRED.get(kind.pool, 0.0)
+        searched.append(replace(best, cost=best.cost - ahead))
     kind, best = best_of(kinds, searched)
     options = kind.options(best.values)
     assert options is not None

@@ -93,6 +93,10 @@ class EnergyKind:
         """Return the options; None if they contradict each other or the rate."""
         return None if self._detector(values) is None else values
 
+    def trials(self, values: Values) -> list[list[list[Span]]]:
+        """Return what `segments` returns, as the only way to judge values."""
+        return [self.segments(values)]
+
     def segments(self, values: Values) -> list[list[Span]]:
         """Return what the detector finds in each stretch, in seconds."""
         detector = self._detector(values)
@@ -157,6 +161,10 @@ class BandsKind:
     def options(self, values: Values) -> dict[str, Any] | None:
         """Return the options that differ from the defaults."""
         return self._checked(values).model_dump(exclude_defaults=True)
+
+    def trials(self, values: Values) -> list[list[list[Span]]]:
+        """Return what `segments` returns, as the only way to judge values."""
+        return [self.segments(values)]
 
     def segments(self, values: Values) -> list[list[Span]]:
         """Return what the detector finds in each stretch, in seconds."""

@@ -47,6 +47,12 @@ class Kind(Protocol):
     def segments(self, values: Values) -> list[list[Span]]:
         """Return what the detector finds in each stretch, in seconds."""
 
+    def trials(self, values: Values) -> list[list[list[Span]]]:
+        """Return what is found in each stretch, for each way that values are judged.
+
+        The search lowers the mean of their errors.
+        """
+
 
 def rounded(value: float, digits: int = 3) -> float:
     """Return a number with so many significant digits."""

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import Block, Offset
 from neurovocal.models.toolkit.segment_scores import score_onsets
-from neurovocal.models.tuning.fitting import Stretch, fit
-from neurovocal.models.tuning.weights import learn_weights
+from neurovocal.models.toolkit.weights import learn_weights
+from neurovocal.models.tuning.fitting import fit
+from neurovocal.models.tuning.heard import Stretch
 from neurovocal.plugins.detectors.excess import ExcessOptions, make_detector
 
 RATE = 32_000

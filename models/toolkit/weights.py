@@ -22,7 +22,7 @@ Levels = NDArray[np.float64]
 
 
 class Weights(NamedTuple):
-    """Weights of `WeightedLevels`, whose magnitudes have the sum 1, and noise's score.
+    """Weights of levels, whose magnitudes have the sum 1, and noise's score.
 
     Parameters
     ----------
@@ -34,6 +34,15 @@ class Weights(NamedTuple):
 
     weights: tuple[float, ...]
     zero_db: float
+
+    def scaled(self, factor: float) -> "Weights":
+        """Return weights by which scores are larger by a factor."""
+        weights = np.round(factor * np.array(self.weights), _DIGITS)
+        return Weights(tuple(weights.tolist()), round(factor * self.zero_db, 2))
+
+    def scores(self, levels: Levels) -> Levels:
+        """Return the score of each hop, float64[n_hops]."""
+        return np.asarray(levels @ np.array(self.weights) - self.zero_db)
 
 
 def learn_weights(examples: Sequence[Levels], others: Levels) -> Weights:
