@@ -63,7 +63,10 @@ class Page {
       onstate: (state) => this.setState(state),
     });
     this.steering = new Steering(this.connection, this.model);
-    this.shadow = new ShadowPanel(this.connection, this.model);
+    this.shadow = new ShadowPanel(this.connection, this.model, (station, header) => {
+      const stream = this.model.stream(station.id, header.stream);
+      this.play(stream, header.run, header.onset, header.offset, header.unit || "difference");
+    });
     this.summary = new SummaryPanel(this.model);
     this.bind();
   }
@@ -100,6 +103,7 @@ class Page {
     this.control = message.control;
     for (const station of message.stations) this.model.setStation(station);
     this.steering.show(this.control);
+    this.shadow.greet();
     this.showPages(message.pages ?? []);
     if (again) for (const station of message.stations) this.filler.catchUp(station.id);
     this.due = 0;

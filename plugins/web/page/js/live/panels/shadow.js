@@ -1,93 +1,285 @@
-/* Where a shadow, a second configuration on the same sound, disagrees with the first. */
+/* Where the run and its shadow disagree, and what a person decides about the shadow. */
 
-import { counted, streamTime } from "../../format.js";
-import { byId, element, fill, readable, setText } from "../../text.js";
+import { counted, posterior, streamTime, timeOfDay, utcMs } from "../../format.js";
+import { byId, element, fill, readable } from "../../text.js";
 
-const MOST_ROWS = 12; // disagreements that are shown
-const MOST_PAIRS = 500;
+const MOST_LISTED = 100;
+const MOST_CONFUSIONS = 12;
+const MOST_KNOWN = 20000; // messages that are not counted twice
+const BEFORE = 500; // comparisons of the past that a page begins with
 
-/** The panel of a shadow: agreement, confusions, and the decision about it. */
+const words = (unit) => (unit === null ? "nothing heard" : unit === "" ? "no label" : unit);
+
+const shortName = (path) => readable(path.split("/").at(-1), 60);
+
+/** Comparisons of one shadow of one station. */
+class Shadow {
+  constructor(name) {
+    this.name = name;
+    this.ended = ""; // how it ended, in a sentence
+    this.segments = 0;
+    this.agreed = 0;
+    this.confusions = new Map(); // by both units
+    this.disagreed = []; // the newest first
+  }
+
+  add(header) {
+    this.segments += 1;
+    if (header.agrees) {
+      this.agreed += 1;
+      return;
+    }
+    const pair = JSON.stringify([header.unit, header.shadow_unit]);
+    this.confusions.set(pair, (this.confusions.get(pair) ?? 0) + 1);
+    this.disagreed.unshift(header);
+    this.disagreed.sort((one, other) => (other.utc_ns ?? other.sample) - (one.utc_ns ?? one.sample));
+    if (this.disagreed.length > MOST_LISTED) this.disagreed.pop();
+  }
+
+  get share() {
+    return this.segments ? this.agreed / this.segments : 0;
+  }
+}
+
+/** The panel of shadows of all stations. */
 export class ShadowPanel {
-  constructor(connection, model) {
+  /**
+   * @param {object} connection Sends commands.
+   * @param {object} model
+   * @param {(station: object, header: object) => void} play Plays what was compared.
+   */
+  constructor(connection, model, play) {
     this.connection = connection;
     this.model = model;
-    this.shadows = new Map(); // station -> what was compared
-    this.version = 0;
+    this.play = play;
+    this.shadows = new Map(); // by station
+    this.known = new Set();
+    this.said = new Map(); // what a command was answered, by station
+    this.opened = new Set(); // stations whose list of differences is open
+    this.allowed = false;
+    this.due = true;
+  }
+
+  /** Read comparisons of the past. */
+  greet() {
+    for (const station of this.model.stations.values()) this.readPast(station);
+  }
+
+  async readPast(station) {
+    const kinds = "comparison,control";
+    const query = new URLSearchParams({ station: station.id, kinds, limit: BEFORE });
+    try {
+      const response = await fetch(`api/events?${query}`);
+      if (!response.ok) return;
+      for (const header of (await response.json()).events.reverse()) {
+        if (header.kind === "comparison") this.add(station, header);
+        else if (header.command === "swap") this.end(station, "swap");
+      }
+    } catch {
+      // the past is not there; what comes is
+    }
   }
 
   /** Count a `comparison` event. */
   add(station, header) {
-    let seen = this.shadows.get(station.id);
-    if (!seen || seen.name !== header.shadow) {
-      seen = { name: header.shadow, station, all: 0, equal: 0, pairs: new Map(), rows: [], ended: "" };
-      this.shadows.set(station.id, seen);
+    const key = `${station.id}\u0000${header.stream}\u0000${header.run}\u0000${header.seq}`;
+    if (this.known.has(key)) return;
+    if (this.known.size >= MOST_KNOWN) this.known.delete(this.known.values().next().value);
+    this.known.add(key);
+    let shadow = this.shadows.get(station.id);
+    if (shadow?.name !== header.shadow) {
+      shadow = new Shadow(header.shadow);
+      this.shadows.set(station.id, shadow);
     }
-    seen.all += 1;
-    if (header.agrees) seen.equal += 1;
-    else {
-      const pair = `${words(header.unit)} / ${words(header.shadow_unit)}`;
-      if (seen.pairs.has(pair) || seen.pairs.size < MOST_PAIRS) {
-        seen.pairs.set(pair, (seen.pairs.get(pair) ?? 0) + 1);
-      }
-      seen.rows.push(header);
-      if (seen.rows.length > MOST_ROWS) seen.rows.shift();
-    }
-    this.version += 1;
+    shadow.add(header);
+    this.due = true;
   }
 
-  /** Note that a shadow took over or was dropped, or that its configuration was swapped. */
+  /** Note that a shadow took over ("swap"), or how else it ended. */
   end(station, command) {
-    const seen = this.shadows.get(station.id);
-    if (!seen) return;
-    seen.ended = command === "swap" ? "It has taken over." : `It has ended: ${readable(command, 200)}.`;
-    this.version += 1;
+    const shadow = this.shadows.get(station.id);
+    if (!shadow || shadow.ended) return;
+    shadow.ended =
+      command === "swap" ? "It has taken over." : `It has ended: ${readable(command, 200)}.`;
+    this.due = true;
   }
 
-  /** Bring the panel up to date. */
+  /** Draw what has changed; called a few times a second at most. */
   show(allowed) {
-    if (this.shown === `${this.version} ${allowed}`) return;
-    this.shown = `${this.version} ${allowed}`;
-    byId("shadow-panel").hidden = !this.shadows.size;
-    fill(byId("shadow"), [...this.shadows.values()].map((seen) => this.section(seen, allowed)));
+    if (!this.due && allowed === this.allowed) return;
+    this.allowed = allowed;
+    this.due = false;
+    const stations = [...this.model.stations.values()].filter(
+      (station) => this.shadows.has(station.id) || (this.allowed && station.control),
+    );
+    byId("shadow-panel").hidden = !stations.length;
+    const focus = document.activeElement?.closest?.("#shadow") ? document.activeElement.id : "";
+    const typed = new Map(
+      [...byId("shadow").querySelectorAll("input")].map((input) => [input.id, input.value]),
+    );
+    fill(byId("shadow"), stations.map((station) => this.section(station)));
+    for (const [id, value] of typed) {
+      const input = document.getElementById(id);
+      if (input) input.value = value;
+    }
+    if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
   }
 
-  section(seen, allowed) {
-    const share = ((100 * seen.equal) / seen.all).toFixed(1);
-    const pairs = [...seen.pairs].sort((a, b) => b[1] - a[1]).slice(0, 6);
-    const several = this.model.stations.size > 1;
-    const rows = [...seen.rows].reverse().map((header) =>
-      element("tr", {},
-        element("td", {}, streamTime(header.onset / header.sample_rate, 2)),
-        element("td", {}, words(header.unit)),
-        element("td", {}, words(header.shadow_unit))));
-    const said = element("p.said", { role: "status" });
-    const send = async (command) => {
-      setText(said, `${command} …`);
-      const reply = await this.connection.command(seen.station.id, command, {});
-      setText(said, reply.ok ? `${command}: done.` : `${command}: ${readable(reply.error ?? "refused", 300)}`);
-      if (reply.ok && command === "drop") seen.ended = "It was dropped.";
+  section(station) {
+    const shadow = this.shadows.get(station.id);
+    const runs = shadow && !shadow.ended;
+    const steers = this.allowed && station.control;
+    return element(
+      "section.shadow",
+      { "aria-label": `Shadow of ${readable(station.name, 60)}` },
+      this.model.stations.size > 1 ? element("h3", {}, readable(station.name, 60)) : null,
+      shadow ? this.summary(shadow) : element("p.muted", {}, "No shadow runs beside this station."),
+      steers ? this.commands(station, runs ? shadow : null) : null,
+      element("p.said", { role: "status" }, this.said.get(station.id) ?? ""),
+      shadow ? this.confusions(shadow) : null,
+      shadow ? this.list(station, shadow) : null,
+    );
+  }
+
+  summary(shadow) {
+    const share = (100 * shadow.share).toFixed(1);
+    return element(
+      "p",
+      {},
+      element("b", { title: readable(shadow.name, 300) }, shortName(shadow.name)),
+      `: ${share} % of ${counted(shadow.segments, "segment")} agree.`,
+      shadow.ended ? ` ${shadow.ended}` : "",
+    );
+  }
+
+  commands(station, shadow) {
+    const id = station.id;
+    const send = async (command, fields, what) => {
+      this.tell(id, `${what} …`);
+      const reply = await this.connection.command(id, command, fields);
+      this.tell(id, reply.ok ? `${what}: done.` : `${what}: ${readable(reply.error ?? "refused", 300)}`);
+      if (reply.ok && command === "drop") {
+        shadow.ended = "It was dropped.";
+        this.tell(id, "");
+      }
     };
-    const decides = allowed && seen.station.control && !seen.ended;
-    return element("section", {},
-      element("h3", {}, readable(seen.name, 60), several ? ` at ${readable(seen.station.name, 40)}` : ""),
-      element("p", {}, `${share} % of ${counted(seen.all, "segment")} agree.`, seen.ended ? ` ${seen.ended}` : ""),
-      pairs.length ? element("p.muted", {}, `Most often now / shadow: ${pairs.map(([pair, n]) => `${pair} (${n})`).join(", ")}.`) : null,
-      rows.length
-        ? element("table.disagree", {},
-          element("caption.hidden-text", {}, "Newest disagreements"),
-          element("thead", {}, element("tr", {}, ["Time", "Now", "Shadow"].map((name) => element("th", { scope: "col" }, name)))),
-          element("tbody", {}, rows))
-        : null,
-      decides
-        ? element("div.row", {},
-          element("button", { type: "button", onclick: () => send("promote") }, "Promote the shadow"),
-          element("button", { type: "button", onclick: () => send("drop") }, "Drop it"))
-        : null,
-      said);
+    const config = element("input", {
+      id: `shadow-config-${id}`,
+      type: "text",
+      size: "24",
+      placeholder: "such as new.yaml",
+    });
+    return element(
+      "div.row",
+      {},
+      element(
+        "button",
+        {
+          id: `shadow-promote-${id}`,
+          type: "button",
+          disabled: !shadow,
+          title: "The shadow takes over at the next silence",
+          onclick: () => send("promote", {}, `Promote ${shortName(shadow.name)}`),
+        },
+        "Promote",
+      ),
+      element(
+        "button.danger",
+        {
+          id: `shadow-drop-${id}`,
+          type: "button",
+          disabled: !shadow,
+          onclick: () => send("drop", {}, `Drop ${shortName(shadow.name)}`),
+        },
+        "Drop",
+      ),
+      element("label", {}, "Configuration ", config),
+      element(
+        "button",
+        {
+          id: `shadow-start-${id}`,
+          type: "button",
+          onclick: () => {
+            const name = config.value.trim();
+            if (!name) this.tell(id, "Name a configuration beside that of the run.");
+            else send("swap", { arguments: { config: name, shadow: true } }, `Shadow ${name}`);
+          },
+        },
+        "Start a shadow",
+      ),
+    );
   }
-}
 
-function words(unit) {
-  if (unit === null) return "nothing heard";
-  return unit === "" ? "no label" : readable(unit, 30);
+  tell(id, sentence) {
+    this.said.set(id, sentence);
+    this.due = true;
+    this.show(this.allowed);
+  }
+
+  confusions(shadow) {
+    const pairs = [...shadow.confusions].sort((one, other) => other[1] - one[1]);
+    if (!pairs.length) return null;
+    return element(
+      "table.disagree",
+      {},
+      element("caption.hidden-text", {}, "Where they disagree"),
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          element("th", { scope: "col" }, "This run"),
+          element("th", { scope: "col" }, "Shadow"),
+          element("th.number", { scope: "col" }, "Segments"),
+        ),
+      ),
+      element(
+        "tbody",
+        {},
+        pairs.slice(0, MOST_CONFUSIONS).map(([pair, number]) => {
+          const [one, other] = JSON.parse(pair);
+          return element(
+            "tr",
+            {},
+            element("td", {}, readable(words(one), 30)),
+            element("td", {}, readable(words(other), 30)),
+            element("td.number", {}, number),
+          );
+        }),
+      ),
+    );
+  }
+
+  list(station, shadow) {
+    if (!shadow.disagreed.length) return null;
+    const { id } = station;
+    return element(
+      "details",
+      {
+        open: this.opened.has(id),
+        ontoggle: (event) => this.opened[event.target.open ? "add" : "delete"](id),
+      },
+      element("summary", { id: `shadow-differences-${id}` }, `The newest ${counted(shadow.disagreed.length, "difference")}`),
+      element(
+        "ul.differences",
+        {},
+        shadow.disagreed.map((header) => {
+          const ms = utcMs(header.utc_ns);
+          const when =
+            ms === null ? streamTime(header.onset / header.sample_rate, 2) : timeOfDay(ms, 2);
+          const told = `${when} ${readable(words(header.unit), 20)} (${posterior(header.posterior)}), shadow ${readable(words(header.shadow_unit), 20)} (${posterior(header.shadow_posterior)})`;
+          return element(
+            "li",
+            {},
+            element(
+              "button.plain",
+              { type: "button", title: "Play", onclick: () => this.play(station, header) },
+              told,
+            ),
+          );
+        }),
+      ),
+    );
+  }
 }
