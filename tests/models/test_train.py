@@ -30,6 +30,8 @@ from neurovocal.models.training.workspace import TrainingJob
 
 RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
+    # The choice among detectors has tests of its own.
+    "detector": {"others": False},
     "classifier": {
         "n_hidden": 24,
         "updates": 240,
