@@ -1,45 +1,24 @@
 /* Review page: what is chosen, what is changed, and what is shown of it. */
 
-import { MAPS, UnitMarks } from "../colours.js";
+import { MAPS } from "../colours.js";
 import { counted, duration, posterior, timeOfDay } from "../format.js";
 import { append, byId, element, fill, readable, setText } from "../text.js";
 import { chosenTheme, onTheme, setTheme } from "../theme.js";
-import { ReviewError, read, readSpectrogram, send, soundAddress } from "./api.js";
+import { read, send } from "./api.js";
+import { wireExport } from "./export.js";
 import { listenToKeys, showKeys } from "./keys.js";
 import { SegmentList, showCount, startOf } from "./list.js";
 import { Picture } from "./picture.js";
+import { play, stopSound } from "./sound.js";
+import { spectrogramOf } from "./spectrograms.js";
+import { attempt, inTurn, marks, recordings, tell, view } from "./state.js";
 
 const PAGE = 200;
 const POLL_MS = 3000;
 const SHORTEST_S = 0.6;
 const LONGEST_S = 30;
 const AROUND = 5; // lengths of a segment that are visible
-const MOST_COLUMNS = 2000;
-const MOST_KEPT = 16; // spectrograms
 const MOST_UNIT_BUTTONS = 40;
-const PLAY_S = 0.15; // before and after a segment
-
-const marks = new UnitMarks();
-const recordings = new Map();
-const kept = new Map(); // spectrograms by their address
-
-const view = {
-  segments: [],
-  total: 0,
-  index: -1,
-  current: null, // the chosen segment
-  recording: null, // the visible one
-  nearby: [], // segments of the visible part
-  first: 0,
-  last: 1,
-  zoom: 1,
-  edge: null, // which edge the arrow keys move
-  draft: null, // edges while they are moved
-  splitAt: null,
-  event: 0, // last change that the page knows
-  lastUnit: "",
-  units: [],
-};
 
 const list = new SegmentList(
   byId("list"),
@@ -60,25 +39,6 @@ const picture = new Picture(byId("picture"), marks, {
     showScene();
   },
 });
-
-// ---- what is told ----
-
-function tell(sentence, kind = "") {
-  const node = byId("status");
-  node.className = `status ${kind}`;
-  setText(node, sentence);
-}
-
-/** Run a task; a refusal is told on the page. */
-async function attempt(task) {
-  try {
-    return await task();
-  } catch (error) {
-    if (!(error instanceof ReviewError)) throw error;
-    tell(error.message, "bad");
-    return null;
-  }
-}
 
 function showProgress({ reviewed, total }) {
   const bar = byId("progress");
@@ -246,23 +206,10 @@ async function showSpectrogram(recording, first, last) {
     picture.showColumns(null);
     return;
   }
-  const columns = await attempt(() => spectrogramOf(recording, first, last));
+  const columns = await attempt(() => spectrogramOf(recording, first, last, picture.width));
   const isShown = view.recording === recording && view.first === first && view.last === last;
   if (columns && isShown) picture.showColumns(columns);
   prefetch();
-}
-
-async function spectrogramOf(recording, first, last) {
-  const width = Math.min(picture.width, MOST_COLUMNS);
-  const key = `${recording.id} ${first} ${last} ${width}`;
-  let found = kept.get(key);
-  if (!found) {
-    found = readSpectrogram(recording.id, first, last, width);
-    kept.set(key, found);
-    found.catch(() => kept.delete(key));
-    if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value);
-  }
-  return { ...(await found), recording: recording.id };
 }
 
 /** Read the spectrogram of the next segment, which is likely to come. */
@@ -273,7 +220,7 @@ function prefetch() {
   let [first, last] = around(next, recording);
   const span = Math.max(last - first, 16);
   first = Math.round(Math.max(0, Math.min(first, (recording.n_samples ?? Infinity) - span)));
-  spectrogramOf(recording, first, Math.round(first + span)).catch(() => {});
+  spectrogramOf(recording, first, Math.round(first + span), picture.width).catch(() => {});
 }
 
 function showScene() {
@@ -315,15 +262,6 @@ function showFacts() {
 }
 
 // ---- changing ----
-
-let queue = Promise.resolve();
-
-/** Run a task after those before it: fast typing acts on one segment after another. */
-function inTurn(task) {
-  const result = queue.then(task);
-  queue = result.catch((error) => console.error(error));
-  return result;
-}
 
 /**
  * Send a change and show what it has changed; call it within `inTurn`.
@@ -571,46 +509,6 @@ function zoom(factor) {
   showPart(middle - span / 2, middle + span / 2);
 }
 
-// ---- sound ----
-
-const sound = byId("sound");
-let playing = null;
-
-function play(slowly) {
-  const { recording, current } = view;
-  if (!recording) return;
-  if (recording.problem) {
-    tell(recording.problem, "bad");
-    return;
-  }
-  const rate = recording.sample_rate;
-  const range = view.draft ?? current;
-  const start = range ? Math.max(0, range.onset - Math.round(PLAY_S * rate)) : view.first;
-  const stop = range ? range.offset + Math.round(PLAY_S * rate) : view.last;
-  const normal = recording.ultrasound ? recording.slow : 1;
-  const speed = slowly ? normal * (recording.ultrasound ? 0.5 : recording.slow) : normal;
-  playing = { start, speed, rate };
-  sound.src = soundAddress(recording.id, start, stop, speed);
-  sound.play().then(follow, (error) => {
-    if (error.name !== "AbortError") tell("The sound cannot be played.", "bad");
-  });
-}
-
-function follow() {
-  if (!playing || sound.ended || sound.paused) {
-    picture.showPlayhead(null);
-    return;
-  }
-  const { start, speed, rate } = playing;
-  picture.showPlayhead(start + sound.currentTime * speed * rate);
-  requestAnimationFrame(follow);
-}
-
-function stopSound() {
-  if (playing) sound.pause();
-  playing = null;
-}
-
 // ---- changes of others ----
 
 let looking = Promise.resolve();
@@ -671,36 +569,7 @@ byId("label-form").addEventListener("submit", () => {
 });
 byId("label-cancel").addEventListener("click", () => byId("label-dialog").close());
 
-byId("export-open").addEventListener("click", async () => {
-  setText(byId("export-result"), "");
-  const state = await attempt(() => read("state"));
-  if (state) setText(byId("export-folder"), state.export);
-  byId("export-dialog").showModal();
-});
-byId("export-close").addEventListener("click", () => byId("export-dialog").close());
-byId("export-go").addEventListener("click", async () => {
-  const button = byId("export-go");
-  const result = byId("export-result");
-  const format = byId("export-format").value;
-  button.disabled = true;
-  setText(result, "Writing …");
-  try {
-    const done = await send("export", { format, everything: byId("export-all").checked });
-    const units = Object.entries(done.units).map(([unit, n]) => `${readable(unit, 20)} ${n}`);
-    const how = format === "csv" ? "" : ` --format ${format}`;
-    fill(
-      result,
-      `Wrote ${counted(done.segments, "segment")} (${units.join(", ")}), ${duration(done.seconds)} of audio. `,
-      ...done.notes.map((note) => `${note}. `),
-      "Now: ",
-      element("code", {}, `neurovocal train ${done.folder}${how} --out BUNDLE`),
-    );
-  } catch (error) {
-    if (!(error instanceof ReviewError)) throw error;
-    setText(result, error.message);
-  }
-  button.disabled = false;
-});
+wireExport();
 byId("help-open").addEventListener("click", () => byId("help-dialog").showModal());
 byId("help-close").addEventListener("click", () => byId("help-dialog").close());
 
@@ -720,7 +589,7 @@ const act = {
   },
   nameUnit: () => openLabel(view.current?.unit ?? ""),
   again: () => (view.lastUnit ? label(view.lastUnit) : tell("Nothing was labelled yet.")),
-  play,
+  play: (slowly) => play(picture, slowly),
   edge: startEdge,
   step,
   released: commitDraft,
@@ -748,8 +617,8 @@ const act = {
 };
 
 const BUTTONS = {
-  play: () => play(false),
-  slow: () => play(true),
+  play: () => play(picture, false),
+  slow: () => play(picture, true),
   confirm: act.confirm,
   "name-unit": act.nameUnit,
   "edge-onset": () => startEdge("onset"),
