@@ -18,7 +18,10 @@ export function listenToKeys(keys) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const { target } = event;
     if (document.querySelector("dialog[open]")) return;
-    if (target.closest("input:not([type=checkbox]), textarea, select")) return;
+    if (target.closest("input:not([type=checkbox]), textarea, select")) {
+      if (event.key === "Escape") target.blur();
+      return;
+    }
     // On a button, space and Enter are the button's own.
     if ((event.key === " " || event.key === "Enter") && target.closest("button, a, summary, input")) return;
     if (target.closest("audio")) return;

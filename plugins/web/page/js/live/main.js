@@ -340,7 +340,7 @@ class Page {
     else if (state === "refused") fill(node, "signed out: ", element("a", { href: "login" }, "sign in"));
     else {
       const seconds = Math.max(Math.ceil((retryAt - Date.now()) / 1000), 1);
-      setText(node, `not connected; next try in ${seconds} s (try ${attempt})`);
+      setText(node, `not connected (the run has ended, or the network is cut); next try in ${seconds} s`);
     }
   }
 
@@ -357,6 +357,8 @@ class Page {
 
   showLosses() {
     const words = this.lostWords();
+    // Read aloud once: the numbers grow.
+    if (words.length && byId("losses").hidden) this.announcer.tell(words[0]);
     byId("losses").hidden = !words.length;
     setText(byId("losses"), words.slice(0, 3).join(" "));
   }

@@ -70,6 +70,15 @@ export class Steering {
             },
           }, "Swap"),
           element("button", { type: "button", onclick: () => send("swap", { arguments: { cancel: true } }, "Cancel the swap") }, "Cancel swap"),
+          element("button", {
+            type: "button",
+            title: "Runs the configuration beside the present one and compares both, until it is promoted or dropped",
+            onclick: () => {
+              const values = { shadow: true };
+              if (config.value.trim()) values.config = config.value.trim();
+              send("swap", { arguments: values }, "Shadow");
+            },
+          }, "Run as shadow"),
           element("button", { type: "button", onclick: () => this.status(station, send, said) }, "Status"),
           element("button.danger", { type: "button", onclick: () => this.stop(name, send) }, "Stop the run"))),
       said);
