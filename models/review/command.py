@@ -171,7 +171,10 @@ def review(
         _tell(f"note: {note}")
     if len(collection.notes) > _MOST_NOTES:
         _tell(f"note: and {len(collection.notes) - _MOST_NOTES} more")
-    store = ReviewStore(events or review_path(reviewed))
+    is_table = selection is None and not reviewed.is_dir()
+    # A table belongs to its folder: both names lead to one review.
+    place = reviewed.absolute().parent if is_table else reviewed
+    store = ReviewStore(events or review_path(place))
     session = ReviewSession(collection, store)
     try:
         if export is not None:
@@ -179,7 +182,7 @@ def review(
             return
         page = ReviewPage(
             lambda: session,
-            export_folder(reviewed),
+            export_folder(place),
             reload=read,
             stamp=lambda: stamp_of(reviewed, labels),
             author=author or _user(),

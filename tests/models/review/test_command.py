@@ -58,6 +58,22 @@ def test_a_review_is_served_stopped_and_continued(journal):
     assert [row.rpartition(",")[2] for row in rows] == ["label", "c"]
 
 
+def test_a_table_and_its_folder_share_one_review(journal):
+    folder = journal.parent / "songs"
+    folder.mkdir()
+    tones(folder / "song.wav", [(0.5, 0.7)], 2.0)
+    table = folder / "labels.csv"
+    table.write_text("file,onset_s,offset_s,label,posterior\nsong.wav,0.5,0.7,a,1\n")
+    with running("review", table, "--port", 0) as process:
+        url = url_of(process)
+        segment = httpx.get(f"{url}review/api/segments").json()["segments"][0]["id"]
+        change = {"action": "confirm", "author": "Ada", "segment": segment}
+        assert httpx.post(f"{url}review/api/edit", json=change).json()["ok"]
+    done = neurovocal("review", folder, "--export", journal.with_name("out"))
+    assert done.code == 0, done.err
+    assert folder.with_name("songs.review.sqlite").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
