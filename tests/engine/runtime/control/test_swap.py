@@ -166,7 +166,7 @@ def test_an_impossible_swap_is_refused_with_its_reason(background, song):
     assert "'source' cannot be swapped" in ask(other)
     other = make_runner([song.source] * 2, sink).plan
     assert "'lanes' cannot be swapped" in ask(other)
-    assert "did you mean 'shadow_s'" in ask(other, shadow=3)
+    assert "did you mean 'shadow_s'" in ask(other, shadw_s=3)
     runner.swapper.load = None
     with pytest.raises(NeurovocalError, match="no configuration file"):
         runner.swapper.begin(SwapArguments())
