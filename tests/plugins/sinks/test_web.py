@@ -133,11 +133,10 @@ def test_withheld_sound_never_reaches_the_page(background, privacy, tmp_path):
     with browser(url(sink)) as page:
         page.until(lambda seen: len(seen.events("label")) == 2)
         page.until(lambda seen: seen.events("withheld"))
-        done.set()
-        wait_for = f"{url(sink)}api/sound?stream={INFO.stream}&start=20&stop=40"
-        answer = httpx.get(wait_for)
-        assert answer.status_code == 404
+        address = f"{url(sink)}api/sound?stream={INFO.stream}&start=20&stop=40"
+        assert httpx.get(address).status_code == 404
         shown = page.columns
+    done.set()
     wait()
     assert [columns for columns in shown if columns.kind == "frames"] == []
     kept = sink._sound._streams.get(INFO.stream)
