@@ -31,6 +31,7 @@ ORDER = {
         ["journal", "config", "client"],
         ["lane"],
         ["faults"],
+        ["runtime/shadow"],
         ["runtime/workers"],
         ["runtime/control"],
         ["runtime"],
@@ -46,7 +47,7 @@ ORDER = {
             *("sources", "detectors", "gates", "controls"),
             *("models/classifier", "models/rnn_rbm", "zeromq/relay"),
         ],
-        ["review"],
+        ["review", "summary"],
         ["sinks"],
     ],
     "models": [
@@ -83,6 +84,7 @@ FORMAT_USERS = (
     "plugins/review",
     "plugins/sinks/zmq.py",
     "plugins/sources/folder",
+    "plugins/summary",
     "plugins/web",
     "plugins/zeromq",
 )
@@ -96,7 +98,13 @@ PLUGIN_NAMES_BY_REASON = {
     "engine/contracts/bundle.py": {"spectrogram", "energy", "bands"},  # defaults
     "engine/wire/headers.py": {"trigger"},  # a kind of event
 }
-CLI_PARTS = {"session", "display", "logs"}  # what commands may import of the cli
+CLI_PARTS = {
+    "session",
+    "display",
+    "logs",
+    "journal_options",
+    "run_summary",
+}  # what commands may import of the cli
 
 MOST_ENTRIES = 14
 MOST_LINES = 600
