@@ -117,10 +117,14 @@ class ReviewSession:
         self.collection = collection
         self._segments = {segment.id: segment for segment in collection.segments}
         self._found = set(self._segments)
-        self._by_recording: dict[str, list[Segment]] = {}
+        self._by_recording: dict[str, list[Segment]] = {}  # alive, in order of time
+        self._longest: defaultdict[str, int] = defaultdict(int)  # of each, in samples
+        self._reviewed = self._total = 0
+        self._units: Counter[str] = Counter()
         self._members: defaultdict[str, set[str]] = defaultdict(set)
         for segment in collection.segments:
             self._members[segment.recording].add(segment.id)
+            self._count(segment, 1)
         self._events: list[ReviewEvent] = []
         self._last = 0
         # Numbers of events that each author can undo, and do again.
@@ -159,11 +163,7 @@ class ReviewSession:
         """Return the segments and near misses of a part of a recording."""
         with self._lock:
             self.refresh()
-            return [
-                each
-                for each in self._of_recording(recording)
-                if each.offset > start and each.onset < stop
-            ]
+            return self._near(recording, start, stop)
 
     def get(self, segment: str) -> Segment | None:
         """Return a segment, also a deleted one; None if there is none."""
@@ -175,25 +175,13 @@ class ReviewSession:
 
         A deleted segment is a reviewed one; near misses count once they are reviewed.
         """
-        reviewed = total = 0
         with self._lock:
-            for each in self._segments.values():
-                if each.kind == "near_miss" and not each.reviewed:
-                    continue
-                if not each.alive and not each.reviewed:
-                    continue  # merged into another
-                total += 1
-                reviewed += each.reviewed
-        return reviewed, total
+            return self._reviewed, self._total
 
     def units(self) -> list[tuple[str, int]]:
         """Return the units of all segments with their numbers, the commonest first."""
         with self._lock:
-            counts = Counter(
-                each.unit
-                for each in self._segments.values()
-                if each.alive and each.kind == "segment" and each.unit
-            )
+            counts = {unit: n for unit, n in self._units.items() if n}
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     def segments(self) -> list[Segment]:
@@ -267,10 +255,13 @@ class ReviewSession:
     def _put(self, key: str, image: Image, event: ReviewEvent) -> None:
         before = self._segments.get(key)
         if before is None:
-            before = Segment(key, image.recording, image.onset, image.offset)
+            before = Segment(
+                key, image.recording, image.onset, image.offset, alive=False
+            )
+        else:
+            self._count(before, -1)
         self._members[image.recording].add(key)
-        self._by_recording.pop(image.recording, None)
-        self._segments[key] = msgspec.structs.replace(
+        after = msgspec.structs.replace(
             before,
             onset=image.onset,
             offset=image.offset,
@@ -281,14 +272,40 @@ class ReviewSession:
             author=event.author,
             event=event.event,
         )
+        self._segments[key] = after
+        self._count(after, 1)
+        if (known := self._by_recording.get(image.recording)) is not None:
+            if before.alive:
+                known.pop(bisect_left(known, _place(before), key=_place))
+            if after.alive:
+                known.insert(bisect_left(known, _place(after), key=_place), after)
+
+    def _count(self, segment: Segment, sign: int) -> None:
+        """Add a segment to the counts, or take it out of them."""
+        length = segment.offset - segment.onset
+        self._longest[segment.recording] = max(self._longest[segment.recording], length)
+        if segment.alive and segment.kind == "segment" and segment.unit:
+            self._units[segment.unit] += sign
+        is_open_miss = segment.kind == "near_miss" and not segment.reviewed
+        is_merged = not segment.alive and not segment.reviewed
+        if not is_open_miss and not is_merged:
+            self._total += sign
+            self._reviewed += sign * segment.reviewed
+
+    def _near(self, recording: str, start: int, stop: int) -> list[Segment]:
+        """Return what is alive and overlaps a part of a recording, in order of time."""
+        known = self._of_recording(recording)
+        first = start - self._longest[recording]
+        low = bisect_left(known, first, key=lambda each: each.onset)
+        high = bisect_left(known, stop, key=lambda each: each.onset)
+        return [each for each in known[low:high] if each.offset > start]
 
     def _of_recording(self, key: str) -> Sequence[Segment]:
         """Return what is alive in a recording, in order of time."""
         if key not in self._by_recording:
             found = (self._segments[each] for each in self._members[key])
             self._by_recording[key] = sorted(
-                (each for each in found if each.alive),
-                key=lambda each: (each.onset, each.offset),
+                (each for each in found if each.alive), key=_place
             )
         return self._by_recording[key]
 
@@ -398,14 +415,11 @@ class ReviewSession:
         segment = self._require_alive(edit)
         if segment.kind == "near_miss":
             raise CommandError("a near miss cannot be merged: give it a unit first")
-        later = [
-            each
-            for each in self._of_recording(segment.recording)
-            if each.kind == "segment" and each.onset >= segment.offset
-        ]
-        if not later:
+        known = self._of_recording(segment.recording)
+        at = bisect_left(known, segment.offset, key=lambda each: each.onset)
+        later = (each for each in known[at:] if each.kind == "segment")
+        if (after := next(later, None)) is None:
             raise CommandError("there is no segment after this one in its recording")
-        after = later[0]
         return self._check(
             [
                 self._changed(segment, offset=after.offset, reviewed=False),
@@ -449,7 +463,7 @@ class ReviewSession:
                 continue
             neighbours = [
                 each
-                for each in self._of_recording(image.recording)
+                for each in self._near(image.recording, image.onset, image.offset)
                 if each.kind == "segment" and each.id not in gone
             ]
             for each in neighbours:
@@ -511,6 +525,10 @@ def _is_wanted(segment: Segment, query: Query) -> bool:
 
 def _overlaps(image: Image, other: Segment) -> bool:
     return image.onset < other.offset and other.onset < image.offset
+
+
+def _place(segment: Segment) -> tuple[int, int, str]:
+    return segment.onset, segment.offset, segment.id
 
 
 def _new_key() -> str:

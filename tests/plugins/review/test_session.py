@@ -1,6 +1,8 @@
 """Changes of a review: what each does, undo, conflicts, and what is refused."""
 
+import random
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,43 @@ def test_reviews_lie_beside_what_is_reviewed(tmp_path):
     (tmp_path / "run.sqlite").touch()
     assert review_path(tmp_path / "songs").name == "songs.review.sqlite"
     assert review_path(tmp_path / "run.sqlite").name == "run.review.sqlite"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_changes_are_the_same_when_they_are_read_again(tmp_path, seed):
+    """What is kept up to date change by change equals what all events give."""
+    rng = random.Random(seed)
+    segments = [(n * 0.1, n * 0.1 + 0.06, "abc"[n % 3]) for n in range(30)]
+    path = tmp_path / "x.review.sqlite"
+    found = session(path, collection(tmp_path, segments))
+    actions = ["label", "confirm", "move", "split", "merge", "delete", "add", "undo"]
+    done = 0
+    for _ in range(150):
+        each = rng.choice(found.segments())
+        onset = rng.randrange(0, 3 * RATE)
+        values = {
+            "label": {"unit": rng.choice("abcd")},
+            "move": {"onset": each.onset + rng.randrange(-300, 300)},
+            "split": {"at": (each.onset + each.offset) // 2},
+            "add": {"recording": "song.wav", "onset": onset},
+        }
+        action = rng.choice(actions)
+        change = dict(values.get(action, {}))
+        if action in ("move", "add"):
+            change["offset"] = change["onset"] + rng.randrange(0, 1500)
+        segment = "" if action in ("add", "undo") else each.id
+        try:
+            do(found, action, segment, author=rng.choice(["Ada", "Bob"]), **change)
+            done += 1
+        except CommandError:
+            continue
+    assert done > 20
+    again = session(path, collection(tmp_path, segments))
+    assert again.progress() == found.progress()
+    assert again.units() == found.units()
+    assert again.window("song.wav", 0, RATE) == found.window("song.wav", 0, RATE)
+    alive = sorted(s.onset for s in found.segments() if s.alive)
+    assert [s.onset for s in found.window("song.wav", 0, 10**9)] == alive
+    kept = [s for s in found.segments() if s.alive]
+    ends = sorted((s.onset, s.offset) for s in kept)
+    assert all(b[0] >= a[1] for a, b in pairwise(ends))
