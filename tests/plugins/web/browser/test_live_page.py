@@ -169,8 +169,14 @@ def test_filters_of_the_log(seen: Visit) -> None:
 def test_steering_sets_the_temperature(seen: Visit, run: PagedRun) -> None:
     page = seen.page
     page.fill("#steering input[type=number]", "0.7")
-    page.click("text=Set temperature")
-    seen.until("() => document.querySelector('.said').textContent.includes('done')")
+    said = page.locator("#steering .said")
+    # A busy machine may refuse a command that its lane did not take in time.
+    for _ in range(5):
+        page.click("text=Set temperature")
+        seen.until("() => !document.querySelector('.said').innerText.endsWith('…')")
+        if "done" in said.inner_text():
+            break
+    assert said.inner_text() == "Temperature 0.7: done."
     assert any(
         event["arguments"] == {"temperature": 0.7} for event in run.events("control")
     )
