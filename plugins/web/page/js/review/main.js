@@ -275,8 +275,7 @@ async function change(edit, segment) {
   const now = segment ? latest(segment) : null;
   if (now) Object.assign(asked, { segment: now.id, seen: now.event });
   const answer = await attempt(() => send("edit", asked));
-  view.draft = null;
-  view.splitAt = null;
+  if (edit.action !== "move") Object.assign(view, { draft: null, splitAt: null });
   if (!answer) {
     showFacts();
     showScene();
@@ -334,7 +333,11 @@ function latest(segment) {
 /** Take changed segments into list, picture and facts. */
 function apply(segments) {
   for (const segment of segments) {
-    if (view.current?.id === segment.id) view.current = segment;
+    if (view.current?.id === segment.id) {
+      // Moves that the server has not seen yet stay visible, and are gone on from.
+      const { onset, offset } = view.current;
+      view.current = moving ? { ...segment, onset, offset } : segment;
+    }
     const at = view.segments.findIndex((each) => each.id === segment.id);
     if (at >= 0) {
       view.segments[at] = segment;
@@ -439,13 +442,17 @@ function commitDraft() {
   move(onset, offset);
 }
 
+let moving = 0; // moves that wait for their turn
+
 /** Move the edges of the chosen segment; until the server answers they seem moved. */
 function move(onset, offset) {
   const segment = view.current;
   view.current = { ...segment, onset, offset };
   view.draft = null;
   showScene();
+  moving += 1;
   inTurn(async () => {
+    moving -= 1;
     const answer = await change({ action: "move", onset, offset }, segment);
     if (answer || view.current?.id !== segment.id) return;
     view.current = segment;
