@@ -292,7 +292,7 @@ _COMMANDS: dict[str, Any] = {
     "unknown command": {"v": 1, "id": 9, "command": "pime"},
     "swap of a path": {"v": 1, "command": "swap", "arguments": {"config": "../x.yaml"}},
     "swap of nothing": {"v": 1, "command": "swap", "arguments": {"config": "x.yaml"}},
-    "swap with a mistake": {"v": 1, "command": "swap", "arguments": {"shadow": 1}},
+    "swap with a mistake": {"v": 1, "command": "swap", "arguments": {"shado": 1}},
     "swap of a lane": {"v": 1, "command": "swap", "lane": "aviary-3"},
     "swap cancelled too early": {
         "v": 1,
@@ -434,6 +434,8 @@ def _reply_part(session: Session, part: bytes) -> str:
     reply = json.loads(part)
     if "lanes" in reply:
         reply["lanes"] = clock_form(reply["lanes"])
+    for stream in reply.get("applied", []):
+        stream["seconds"] = "*"
     shown = compact(replaced(reply, ("run", "sample")))
     return _any_repetition(session.masker.mask(shown))
 
