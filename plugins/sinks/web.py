@@ -31,7 +31,7 @@ from neurovocal.plugins.web.feed import Origin, StationFeed
 from neurovocal.plugins.web.history import History
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl, control_problems
-from neurovocal.plugins.web.viewers import Hub
+from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
 
 if TYPE_CHECKING:
     from neurovocal.plugins.review.server import ReviewPage
@@ -117,7 +117,7 @@ class WebSink:
             history=options.journal is not None,
             control=options.control is not None,
         )
-        self._hub = Hub([known])
+        self._hub = Hub([known], scale_wait_s=SCALE_WAIT_S)
         self._feed = StationFeed(self._hub, _STATION, self._sound)
         self._server: PageServer | None = None
         self._review: ReviewPage | None = None

@@ -7,7 +7,7 @@ from 0 (``low`` of the header) to 255 (``high``), everything else is float32.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,6 +33,8 @@ _RANGE_DB = 90.0
 # darken the page for good.
 _FORGET_S = 30.0
 _MOST_BINS = 2**18
+_MOST_JOINED = 1000  # columns
+_MOST_PARTS = 2000  # events that a message gathers
 
 
 class Station(Struct, kw_only=True, omit_defaults=False):
@@ -231,6 +233,61 @@ class ColumnBatch(NamedTuple):
     n_columns: int
 
 
+def joined(batches: Iterable[ColumnBatch]) -> list[tuple[int, ColumnBatch]]:
+    """Join messages whose columns continue each other, about a thousand at a time.
+
+    Returns
+    -------
+    list of (int, ColumnBatch)
+        Index of the first part of each message, in rising order, and the message.
+    """
+    groups: list[list[_Part]] = []
+    newest: dict[tuple[str, str, str], list[_Part]] = {}
+    for index, batch in enumerate(batches):
+        size = int.from_bytes(batch.data[:4], "little")
+        header = msgspec.json.decode(batch.data[4 : 4 + size])
+        part = _Part(index, header, batch)
+        key = (header["station"], header["kind"], header["stream"])
+        group = newest.get(key, [])
+        n_columns = sum(each.batch.n_columns for each in group)
+        if group and n_columns < _MOST_JOINED and _continues(part, group[-1]):
+            group.append(part)
+        else:
+            newest[key] = [part]
+            groups.append(newest[key])
+    return [(group[0].index, _joined(group)) for group in groups]
+
+
+class _Part(NamedTuple):
+    index: int
+    header: dict[str, Any]
+    batch: ColumnBatch
+
+
+def _continues(part: _Part, before: _Part) -> bool:
+    """Return whether a message differs in its columns alone, and they follow."""
+    wanted = before.header | {
+        "first": before.header["first"] + before.batch.n_columns,
+        "shape": [part.batch.n_columns, *before.header["shape"][1:]],
+    }
+    return part.header == wanted
+
+
+def _joined(group: list[_Part]) -> ColumnBatch:
+    if len(group) == 1:
+        return group[0].batch
+    header = group[0].header
+    values = []
+    for part in group:
+        shape = part.header["shape"]
+        n_bytes = np.dtype(header["dtype"]).itemsize * math.prod(shape)
+        values.append(np.frombuffer(part.batch.data[-n_bytes:], np.uint8))
+    n_columns = sum(part.batch.n_columns for part in group)
+    shape = [n_columns, *header["shape"][1:]]
+    data = binary_message(header | {"shape": shape}, np.concatenate(values))
+    return ColumnBatch(data, n_columns)
+
+
 class ColumnGatherer:
     """Gathers the columns of one kind and stream to few messages.
 
@@ -240,10 +297,17 @@ class ColumnGatherer:
         As in the header of its messages.
     frames : FrameFormat
         Format of the stream's frames; frames and synthesis share one.
+    due_s : float
+        When the first message may be sent, in seconds of the clock.
     """
 
     def __init__(
-        self, station: str, kind: str, stream: str, frames: FrameFormat
+        self,
+        station: str,
+        kind: str,
+        stream: str,
+        frames: FrameFormat,
+        due_s: float = 0.0,
     ) -> None:
         self.kind, self.stream = kind, stream
         self._station = station
@@ -251,7 +315,11 @@ class ColumnGatherer:
         self._parts: list[Float32] = []
         self._head: dict[str, Any] = {}
         self._next = 0  # column that continues the gathered ones
-        self._due_s = 0.0
+        self._due_s = due_s
+
+    def begin_at(self, due_s: float) -> None:
+        """Let the gathered columns be sent from `due_s` on, if not before."""
+        self._due_s = min(self._due_s, due_s)
 
     def add(
         self, event: ColumnEvent, run: str, sample_rate: int, now_s: float
@@ -282,6 +350,8 @@ class ColumnGatherer:
             self._head, self._next = head, event.first
         self._parts.append(values)
         self._next += len(values)
+        if len(self._parts) >= _MOST_PARTS:
+            return done + self.flush(now_s)
         return done + self.flush_due(now_s)
 
     def flush_due(self, now_s: float) -> list[ColumnBatch]:

@@ -177,7 +177,7 @@ class Live:
             return
         viewer = Viewer(asyncio.get_running_loop())
         # Before the hello: what changes after it must not be missed.
-        self._hub.attach(viewer)
+        await run_in_threadpool(self._hub.attach, viewer)
         cut: Callable[[], None] = socket.scope["state"][LimitedWebSocket.CUT]
         try:
             await socket.send_text(self._hello())

@@ -26,7 +26,7 @@ from neurovocal.plugins.web.feed import Origin, StationFeed
 from neurovocal.plugins.web.history import History
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl
-from neurovocal.plugins.web.viewers import Hub
+from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
 
 log = logging.getLogger("neurovocal")
 
@@ -278,7 +278,7 @@ def _serve(
         )
         for number, each in enumerate(watched)
     ]
-    hub = Hub(stations)
+    hub = Hub(stations, scale_wait_s=SCALE_WAIT_S)
     parts, readers = {}, []
     for station, each in zip(stations, watched, strict=True):
         sound = SoundKeeper(sound_s) if sound_s else None

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
@@ -26,10 +27,13 @@ from neurovocal.plugins.web.encoding import (
     Station,
     TraceReducer,
     event_prefix,
+    joined,
     message_text,
 )
 
 MINUTE_S = 60.0
+# Statistics come each second, and tell what the values of frames mean.
+SCALE_WAIT_S = 1.5
 # Columns and events that are kept for viewers who come later.
 _KEPT_COLUMN_BYTES = 64 * 2**20
 _KEPT_EVENT_BYTES = 32 * 2**20
@@ -199,6 +203,7 @@ class _Stream:
     gatherers: dict[str, ColumnGatherer] = field(default_factory=dict)
     trace: TraceReducer = field(default_factory=TraceReducer)
     sample_rate: int = 0
+    has_scale: bool = False
 
 
 class Hub:
@@ -210,14 +215,20 @@ class Hub:
         Engines on the page.
     clock : callable
         Monotonic time in seconds.
+    scale_wait_s : float
+        How long the first frames of a stream wait for what `set_scale` tells of them.
     """
 
     def __init__(
-        self, stations: Iterable[Station], clock: Callable[[], float] = monotonic
+        self,
+        stations: Iterable[Station],
+        clock: Callable[[], float] = monotonic,
+        scale_wait_s: float = 0.0,
     ) -> None:
         self.stations = {station.id: station for station in stations}
         self._prefixes = {name: event_prefix(name) for name in self.stations}
         self._clock = clock
+        self._scale_wait_s = scale_wait_s
         self._lock = Lock()
         self._viewers: set[Viewer] = set()
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
@@ -284,8 +295,14 @@ class Hub:
 
     def set_scale(self, station: str, stream: str, scale: FrameScale) -> None:
         """Note what the values of a stream's frames mean."""
+        now_s = self._clock()
         with self._lock:
-            self._stream(station, stream).frames.set_scale(scale)
+            known = self._stream(station, stream)
+            known.frames.set_scale(scale)
+            if not known.has_scale:
+                known.has_scale = True
+                for gatherer in known.gatherers.values():
+                    gatherer.begin_at(now_s)
 
     def add_columns(
         self, station: str, stream: str, run: str, sample_rate: int, event: ColumnEvent
@@ -304,7 +321,10 @@ class Hub:
             kind = type(event).__name__.lower()
             gatherer = known.gatherers.get(kind)
             if gatherer is None:
-                gatherer = ColumnGatherer(station, kind, stream, known.frames)
+                wait_s = 0.0 if known.has_scale else self._scale_wait_s
+                gatherer = ColumnGatherer(
+                    station, kind, stream, known.frames, now_s + wait_s
+                )
                 known.gatherers[kind] = gatherer
             self._pass_on(gatherer.add(event, run, sample_rate, now_s), now_s)
 
@@ -335,16 +355,19 @@ class Hub:
             self._forget(now_s)
             first = self._recent[0].ticket if self._recent else self._ticket + 1
             states = [one for one in self._states.values() if one.ticket < first]
-            past: Iterable[KeptEvent | KeptColumns] = heapq.merge(
-                self._recent, self._newest_columns(), key=lambda kept: kept.ticket
-            )
-            backlog: list[str | ColumnBatch] = [state.text for state in states]
-            backlog += [
-                kept.text if isinstance(kept, KeptEvent) else kept.batch
-                for kept in past
-            ]
-            viewer.begin(backlog)
+            events, columns = list(self._recent), self._newest_columns()
             self._viewers.add(viewer)
+        # A minute has thousands of small messages: fewer are read sooner.
+        fewer = [
+            (columns[index].ticket, batch)
+            for index, batch in joined(kept.batch for kept in columns)
+        ]
+        past: Iterable[tuple[int, str | ColumnBatch]] = heapq.merge(
+            ((event.ticket, event.text) for event in events),
+            fewer,
+            key=itemgetter(0),
+        )
+        viewer.begin([*(state.text for state in states), *(one for _, one in past)])
 
     def detach(self, viewer: Viewer) -> None:
         """Forget a viewer."""

@@ -9,7 +9,7 @@ from network.browsers import Columns
 
 from neurovocal.engine.contracts.types import Frames
 from neurovocal.plugins.web import viewers
-from neurovocal.plugins.web.encoding import Station
+from neurovocal.plugins.web.encoding import FrameScale, Station
 from neurovocal.plugins.web.viewers import Hub, Viewer
 
 RATE = 32_000
@@ -68,7 +68,45 @@ def test_late_viewer_gets_the_last_minute_in_order(hub, viewer, time):
         time.s += 30.0
     time.s -= 30.0  # at the fifth
     hub.attach(viewer)
-    assert taken(viewer) == [2, ("frames", 20), 3, ("frames", 30), 4, ("frames", 40)]
+    assert taken(viewer) == [2, ("frames", 20), 3, 4]
+
+
+def test_columns_of_the_last_minute_come_in_few_messages(hub, viewer, time):
+    for number in range(300):
+        add_frames(hub, 10 * number)
+        time.s += 0.1
+    add_frames(hub, 5000)  # after a hole
+    hub.attach(viewer)
+    found = [Columns(viewer.take()) for _ in range(4)]
+    assert viewer.take() is None
+    assert [(one.first, one.stop) for one in found] == [
+        (0, 1000),
+        (1000, 2000),
+        (2000, 3000),
+        (5000, 5010),
+    ]
+
+
+def test_first_frames_wait_for_the_meaning_of_their_values(viewer, time):
+    hub = Hub([Station(id="s0", name="demo")], time, scale_wait_s=1.5)
+    hub.attach(viewer)
+    add_frames(hub, 0)
+    time.s += 1.0
+    hub.flush_columns()
+    assert viewer.take() is None
+    hub.set_scale("s0", "cage", FrameScale("linear", 0.0, 1.0))
+    hub.flush_columns()
+    columns = Columns(viewer.take())
+    assert (columns.first, columns.header["low"], columns.header["high"]) == (0, 0, 1)
+
+
+def test_frames_without_a_stated_meaning_wait_no_longer_than_that(viewer, time):
+    hub = Hub([Station(id="s0", name="demo")], time, scale_wait_s=1.5)
+    hub.attach(viewer)
+    add_frames(hub, 0)
+    time.s += 1.5
+    hub.flush_columns()
+    assert Columns(viewer.take()).first == 0
 
 
 def test_nothing_is_sent_twice_or_missed_around_the_arrival(hub, viewer):
