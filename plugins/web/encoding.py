@@ -255,11 +255,11 @@ def joined(batches: Iterable[ColumnBatch]) -> list[tuple[int, ColumnBatch]]:
         else:
             newest[key] = [part]
             groups.append(newest[key])
-    return [(group[0].index, _joined(group)) for group in groups]
+    return [(group[0].place, _joined(group)) for group in groups]
 
 
 class _Part(NamedTuple):
-    index: int
+    place: int
     header: dict[str, Any]
     batch: ColumnBatch
 
