@@ -1,7 +1,7 @@
 /* List of the segments that the filters select. */
 
 import { posterior, streamTime, timeOfDay } from "../format.js";
-import { element, fill, readable, setText } from "../text.js";
+import { byId, element, fill, readable, setText } from "../text.js";
 
 /** Listbox of segments. */
 export class SegmentList {
@@ -89,4 +89,26 @@ export function startOf(segment, recording) {
 /** Show how many segments there are. */
 export function showCount(node, shown, total) {
   setText(node, shown < total ? `${shown} of ${total}` : `${total}`);
+}
+
+/** Return the order and the filters that are chosen. */
+export function query() {
+  const order = byId("order").value;
+  return {
+    order,
+    kind: order === "near_miss" ? "near_miss" : "segment",
+    unit: byId("unit").value,
+    recording: byId("recording").value,
+    unreviewed: byId("unreviewed").checked ? 1 : "",
+  };
+}
+
+/** Return whether a segment belongs to what the filters select. */
+export function fits(segment) {
+  const { recording, unit, kind } = query();
+  return (
+    kind === segment.kind &&
+    (!recording || recording === segment.recording) &&
+    (!unit || unit === segment.unit)
+  );
 }

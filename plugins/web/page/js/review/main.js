@@ -1,24 +1,34 @@
 /* Review page: what is chosen, what is changed, and what is shown of it. */
 
 import { MAPS } from "../colours.js";
-import { counted, duration, posterior, timeOfDay } from "../format.js";
-import { append, byId, element, fill, readable, setText } from "../text.js";
+import { counted } from "../format.js";
+import { byId, element, fill, readable, setText } from "../text.js";
 import { chosenTheme, onTheme, setTheme } from "../theme.js";
 import { read, send } from "./api.js";
 import { wireExport } from "./export.js";
 import { listenToKeys, showKeys } from "./keys.js";
-import { SegmentList, showCount, startOf } from "./list.js";
+import { openLabel, wireLabelDialog } from "./label_dialog.js";
+import { SegmentList, fits, query, showCount } from "./list.js";
 import { Picture } from "./picture.js";
+import { keyOf, showFacts, showHistory, showProgress, showUnits, told } from "./panels.js";
 import { play, stopSound } from "./sound.js";
 import { spectrogramOf } from "./spectrograms.js";
-import { attempt, inTurn, marks, recordings, tell, view } from "./state.js";
+import {
+  attempt,
+  inTurn,
+  marks,
+  recordings,
+  remember,
+  remembered,
+  tell,
+  view,
+} from "./state.js";
 
 const PAGE = 200;
 const POLL_MS = 3000;
 const SHORTEST_S = 0.6;
 const LONGEST_S = 30;
 const AROUND = 5; // lengths of a segment that are visible
-const MOST_UNIT_BUTTONS = 40;
 
 const list = new SegmentList(
   byId("list"),
@@ -40,59 +50,7 @@ const picture = new Picture(byId("picture"), marks, {
   },
 });
 
-function showProgress({ reviewed, total }) {
-  const bar = byId("progress");
-  bar.max = Math.max(total, 1);
-  bar.value = reviewed;
-  setText(byId("progress-words"), `${reviewed} of ${total} reviewed`);
-}
-
-function showUnits(units) {
-  view.units = units.map(([unit]) => unit);
-  const buttons = units.slice(0, MOST_UNIT_BUTTONS).map(([unit, number]) => {
-    const key = keyOf(unit);
-    return element(
-      "button",
-      { type: "button", title: readable(unit, 250), onclick: () => label(unit) },
-      `${marks.shape(unit)} ${readable(unit, 24)} `,
-      element("span", {}, `${number} `),
-      key ? element("kbd", {}, key) : null,
-    );
-  });
-  fill(byId("units"), ...buttons);
-  if (!buttons.length) append(byId("units"), ["No segment has a unit yet: type a letter, or F2."]);
-  const select = byId("unit");
-  const chosen = select.value;
-  fill(
-    select,
-    element("option", { value: "" }, "all"),
-    ...view.units.map((unit) => element("option", { value: unit }, readable(unit, 40))),
-  );
-  if (chosen && !view.units.includes(chosen)) {
-    append(select, [element("option", { value: chosen }, readable(chosen, 40))]);
-  }
-  select.value = chosen;
-  fill(byId("label-units"), ...view.units.map((unit) => element("option", { value: unit })));
-}
-
-/** Return the key that labels with a unit at once; "" if there is none. */
-function keyOf(unit) {
-  const alone = view.units.filter((other) => other.startsWith(unit)).length === 1;
-  return Array.from(unit).length === 1 && /[\p{L}\p{N}]/u.test(unit) && alone ? unit : "";
-}
-
 // ---- the list ----
-
-function query() {
-  const order = byId("order").value;
-  return {
-    order,
-    kind: order === "near_miss" ? "near_miss" : "segment",
-    unit: byId("unit").value,
-    recording: byId("recording").value,
-    unreviewed: byId("unreviewed").checked ? 1 : "",
-  };
-}
 
 async function load(keep = true) {
   const found = await attempt(() => read("segments", { ...query(), first: 0, most: PAGE }));
@@ -239,28 +197,6 @@ function showScene() {
   byId("split").setAttribute("aria-pressed", view.splitAt !== null);
 }
 
-function showFacts() {
-  const { current, recording } = view;
-  if (!current) return;
-  const isMiss = current.kind === "near_miss";
-  const unit = isMiss ? "Near miss" : current.unit || "No unit";
-  setText(byId("what"), `${isMiss ? "" : marks.shape(current.unit || "unknown")} ${readable(unit)}`);
-  const rate = recording?.sample_rate ?? 1;
-  const { onset, offset } = view.draft ?? current;
-  const facts = [
-    readable(recording?.name ?? "", 40),
-    `${startOf({ ...current, onset }, recording)}, ${duration((offset - onset) / rate)}`,
-    current.posterior === null ? "" : `posterior ${posterior(current.posterior)}`,
-    current.surprise === null ? "" : `surprise ${current.surprise.toFixed(2)}`,
-    isMiss ? `${current.reason}, score ${current.score?.toFixed(1)}` : "",
-    !current.alive ? "deleted" : current.reviewed ? "reviewed" : "not yet reviewed",
-    current.author ? `by ${readable(current.author, 30)}` : "",
-  ];
-  setText(byId("facts"), facts.filter(Boolean).join(" · "));
-  const words = `Spectrogram: ${unit}, ${facts.filter(Boolean).join(", ")}`;
-  byId("picture").setAttribute("aria-label", words);
-}
-
 // ---- changing ----
 
 /**
@@ -283,7 +219,7 @@ async function change(edit, segment) {
   }
   apply(answer.segments);
   showProgress(answer);
-  showUnits(answer.units);
+  showUnits(answer.units, label);
   tell(answer.told || told(asked, answer), answer.told ? "warn" : "good");
   renewNearby();
   showChanges();
@@ -301,27 +237,6 @@ function changeChosen(edit, { goOn = false } = {}) {
     if (answer && goOn && byId("advance").checked) await next(false);
     return answer;
   });
-}
-
-const DONE = {
-  label: "labelled",
-  confirm: "confirmed",
-  move: "moved",
-  split: "split",
-  merge: "merged with the next",
-  delete: "deleted",
-  add: "added",
-  undo: "undone",
-  redo: "done again",
-};
-
-function told(edit, answer) {
-  const [first] = answer.segments;
-  if (edit.action === "confirm" && first.kind === "near_miss") return "Confirmed: nothing is there.";
-  if (edit.action === "label" || edit.action === "confirm") {
-    return `${readable(first.unit, 40)}: ${DONE[edit.action]}.`;
-  }
-  return `${DONE[edit.action][0].toUpperCase()}${DONE[edit.action].slice(1)}.`;
 }
 
 /** Return a segment as the page knows it now. */
@@ -351,15 +266,6 @@ function apply(segments) {
   view.nearby = view.nearby.filter((segment) => segment.alive);
   showFacts();
   showScene();
-}
-
-function fits(segment) {
-  const { recording, unit, kind } = query();
-  return (
-    kind === segment.kind &&
-    (!recording || recording === segment.recording) &&
-    (!unit || unit === segment.unit)
-  );
 }
 
 /** Put a new segment behind the one that it came from. */
@@ -532,17 +438,8 @@ async function lookForChanges() {
   view.event = found.events.at(-1).event;
   apply(found.segments);
   showProgress(found);
-  showUnits(found.units);
-  const rows = found.events.map((event) =>
-    element(
-      "li",
-      { value: event.event },
-      `${timeOfDay(event.utc_ms)} ${readable(event.author, 30)}: ${DONE[event.action]}`,
-      event.unit ? ` ${readable(event.unit, 30)}` : "",
-    ),
-  );
-  byId("history").prepend(...rows.reverse());
-  while (byId("history").children.length > 100) byId("history").lastElementChild.remove();
+  showUnits(found.units, label);
+  showHistory(found.events);
   return found.events;
 }
 
@@ -561,21 +458,7 @@ async function poll() {
 
 // ---- dialogs ----
 
-function openLabel(text = "") {
-  if (!view.current) return tell("Choose a segment first.");
-  const input = byId("label-input");
-  input.value = text;
-  byId("label-dialog").showModal();
-  input.focus();
-  if (text === view.current.unit) input.select();
-}
-
-byId("label-form").addEventListener("submit", () => {
-  const unit = byId("label-input").value.trim();
-  if (unit) label(unit);
-});
-byId("label-cancel").addEventListener("click", () => byId("label-dialog").close());
-
+wireLabelDialog(label);
 wireExport();
 byId("help-open").addEventListener("click", () => byId("help-dialog").showModal());
 byId("help-close").addEventListener("click", () => byId("help-dialog").close());
@@ -677,22 +560,6 @@ function wire() {
   listenToKeys(act);
 }
 
-function remember(key, value) {
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // The name holds until the page is closed.
-  }
-}
-
-function remembered(key) {
-  try {
-    return localStorage.getItem(key) ?? "";
-  } catch {
-    return "";
-  }
-}
-
 function showState(state) {
   document.title = `Review of ${readable(state.name)} – NeuroVocal`;
   setText(byId("name"), readable(state.name));
@@ -712,7 +579,7 @@ function showState(state) {
   byId("notes-panel").hidden = !state.notes.length;
   fill(byId("notes"), ...state.notes.map((note) => element("li", {}, readable(note, 300))));
   showProgress(state);
-  showUnits(state.units);
+  showUnits(state.units, label);
 }
 
 async function start() {

@@ -51,3 +51,21 @@ export function inTurn(task) {
   queue = result.catch((error) => console.error(error));
   return result;
 }
+
+/** Keep a text for the next visit, where the browser allows it. */
+export function remember(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // The name holds until the page is closed.
+  }
+}
+
+/** Return a text that was kept; "" if there is none. */
+export function remembered(key) {
+  try {
+    return localStorage.getItem(key) ?? "";
+  } catch {
+    return "";
+  }
+}
