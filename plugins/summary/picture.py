@@ -21,7 +21,8 @@ def draw_summary(summary: Summary, name: str) -> bytes:
     Parameters
     ----------
     summary : Summary
-        What was counted; periods without a time are not drawn.
+        What was counted. Recordings whose time is not known are left out, and the title
+        says so; of them alone the labels of each unit are drawn.
     name : str
         Of the journal.
     """
@@ -30,17 +31,48 @@ def draw_summary(summary: Summary, name: str) -> bytes:
 
     periods = [period for period in summary.periods if period.start is not None]
     units = summary.units()[:_MOST_UNITS]
+    if not periods:
+        return _draw_totals(summary, name, units)
     heights = [max(1.2, 0.28 * len(units) + 0.6), 1.6, 2.0]
     figure = Figure(figsize=(10, sum(heights) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     labels, heard, day = figure.subplots(3, 1, height_ratios=heights)
-    figure.suptitle(drawable(f"{name} by {summary.by}, {summary.timezone}"))
+    title = f"{name} by {summary.by}, {summary.timezone}"
+    unknown = summary.total.heard_s - sum(period.heard_s for period in periods)
+    if unknown >= 1:
+        title += f" ({unknown / 60:.1f} min of unknown time not drawn)"
+    figure.suptitle(drawable(title))
     slots = _slots(periods, summary.by)
     _draw_units(figure, labels, summary, periods, units, slots)
     _draw_heard(heard, periods, slots)
     for axis in (labels, heard):
         _set_times(axis, periods, slots, summary.by)
     _draw_day(day, summary)
+    return png_of(figure, Title=TITLE)
+
+
+def _draw_totals(summary: Summary, name: str, units: list[str]) -> bytes:
+    """Return a PNG with the labels of each unit, for recordings of unknown time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(10, max(2.0, 0.28 * len(units) + 1.4)), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    heard = f"{summary.total.heard_s / 60:.1f} min heard, at a time that is not known"
+    figure.suptitle(drawable(f"{name}: {heard}"))
+    counts = [summary.total.units[unit] for unit in units]
+    bars = axis.barh(range(len(units)), counts, color=_INK)
+    axis.bar_label(bars, padding=3)
+    names = [drawable(unit) for unit in units]
+    axis.set_yticks(range(len(units)), names, parse_math=False)
+    axis.invert_yaxis()
+    more = len(summary.total.units) - len(units)
+    axis.set_xlabel("labels" + (f" ({more} rarer units not drawn)" if more else ""))
+    if not units:
+        axis.text(0.5, 0.5, "none", ha="center", va="center", transform=axis.transAxes)
     return png_of(figure, Title=TITLE)
 
 

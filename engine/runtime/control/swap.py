@@ -49,7 +49,10 @@ _MOST_BEHIND_S = 0.5
 _UNDER_WAY = "a swap is under way already: wait for its end, or swap with cancel=true"
 _STAYS = "a shadow stays beside the run: promote or drop it first"
 _DROPPED = "it was asked for"
-_NO_SHADOW = "no shadow stays beside the run: start one with swap shadow=true"
+_NO_SHADOW = (
+    "no shadow stays beside the run: start one with "
+    "`neurovocal control swap --shadow CONFIG`"
+)
 
 Act = Callable[[ShadowLane | ShadowThread], tuple[Lane, Callable[[Channel], None]]]
 LoadPlan = Callable[[str | None], Plan]

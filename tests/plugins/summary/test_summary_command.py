@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 from processes.cli_process import neurovocal
 
 from neurovocal.engine.journal import summarize
@@ -189,6 +191,19 @@ def test_pictures_of_nothing_and_of_weeks_are_drawn() -> None:
     )
     assert draw_summary(empty, "j").startswith(b"\x89PNG")
     assert draw_summary(hours(24 * 20, 30), "j").startswith(b"\x89PNG")
+
+
+def test_a_picture_shows_the_labels_of_recordings_of_unknown_time() -> None:
+    def columns_with_bars(units: dict[str, int]) -> int:
+        period = Period(None, heard_s=60.0, segments=9, units=units)
+        day = [Activity(hour) for hour in range(24)]
+        summary = Summary("hour", "UTC", period, [period], day, {}, [], {}, [])
+        pixels = imread(io.BytesIO(draw_summary(summary, "j")))[:, :, :3]
+        ink = np.abs(pixels - to_rgb("#35608d")).max(axis=2) < 0.02
+        return int(ink.any(axis=0).sum())
+
+    assert columns_with_bars({}) == 0
+    assert columns_with_bars({"a": 7, "b": 2}) > 500
 
 
 def test_repeated_recordings_are_told(folder: Path, tmp_path: Path) -> None:

@@ -75,3 +75,9 @@ export function byId(id) {
   if (!node) throw new Error(`the page has no element '${id}'`);
   return node;
 }
+
+/** Open a long dialog at its beginning, although the focus is on the button at its end. */
+export function openAtTop(dialog) {
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}

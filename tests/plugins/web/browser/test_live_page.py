@@ -102,6 +102,8 @@ def test_keyboard_alone_does_everything(seen: Visit) -> None:
     page.keyboard.press("p")
     page.keyboard.press("Enter")
     seen.until("() => document.querySelector('#player-audio').duration > 0.05")
+    # The recording has 32 kHz: it is heard as fast as it was sung.
+    assert "slower" not in page.locator("#player-words").inner_text()
     span = page.locator("#span").inner_text()
     page.keyboard.press("+")
     assert page.locator("#span").inner_text() != span
@@ -116,6 +118,7 @@ def test_keyboard_alone_does_everything(seen: Visit) -> None:
     assert page.locator(f"#{row}").get_attribute("aria-selected") == "true"
     page.keyboard.press("?")
     assert page.locator("#help").get_attribute("open") is not None
+    assert page.locator("#help").evaluate("(dialog) => dialog.scrollTop") == 0
     page.keyboard.press("Escape")
     page.keyboard.press("r")
     assert page.locator("#announce").get_attribute("aria-pressed") == "true"

@@ -48,3 +48,34 @@ def test_disagreements_are_counted_and_listed(browser: Browser) -> None:
         )
         assert opened.problems == []
         opened.page.context.close()
+
+
+def say(engine: HubPage, sample: int, detail: str) -> None:
+    engine.send("health", sample, stage="swap", state="healthy", detail=detail)
+
+
+def test_a_second_shadow_of_the_same_name_is_counted_anew(browser: Browser) -> None:
+    with HubPage("aviary") as engine:
+        say(engine, 0, "new.yaml runs as a shadow")
+        compare(engine, 1, "a", "b")
+        opened = visit(browser, engine.url)
+        panel = opened.page.locator("#shadow")
+
+        def until_it_says(words: str) -> None:
+            opened.until(
+                f"() => document.querySelector('#shadow').innerText.includes('{words}')"
+            )
+
+        until_it_says("0.0 % of 1 segment agree")
+        say(engine, 2000, "the shadow new.yaml is dropped: it was asked for")
+        until_it_says("It was dropped: it was asked for.")
+        say(engine, 3000, "new.yaml runs as a shadow")
+        until_it_says("no segment was compared yet")
+        compare(engine, 4, "a", "a")
+        until_it_says("100.0 % of 1 segment agree")
+        # A page that is loaded now reads the same from the past.
+        opened.page.reload()
+        until_it_says("100.0 % of 1 segment agree")
+        assert "dropped" not in panel.inner_text()
+        assert opened.problems == []
+        opened.page.context.close()

@@ -2,7 +2,7 @@
 
 import { MAPS, UnitMarks, N_UNIT_COLOURS, table } from "../colours.js";
 import { count, duration, streamTime } from "../format.js";
-import { byId, element, fill, readable, setText } from "../text.js";
+import { byId, element, fill, openAtTop, readable, setText } from "../text.js";
 import { chosenTheme, isDark, onTheme, setTheme } from "../theme.js";
 import { DiscoverError, Patches, readPoints, readState, send, soundAddress } from "./api.js";
 import { drawPicture, fillClusters, pictureButton } from "./clusters.js";
@@ -330,7 +330,7 @@ function onKey(event) {
   else if (event.key === "-" || event.key === "−") map.zoom(1 / 1.5);
   else if (event.key === "0") map.showAll();
   else if (event.key === "Escape") choose([]);
-  else if (event.key === "?") byId("help-dialog").showModal();
+  else if (event.key === "?") openAtTop(byId("help-dialog"));
 }
 
 const isText = (node) =>
@@ -386,7 +386,7 @@ function begin() {
     },
     "anew-cancel": () => byId("anew-dialog").close(),
     "export-close": () => byId("export-dialog").close(),
-    "help-open": () => byId("help-dialog").showModal(),
+    "help-open": () => openAtTop(byId("help-dialog")),
     "help-close": () => byId("help-dialog").close(),
   };
   for (const [id, action] of Object.entries(press)) byId(id).addEventListener("click", action);

@@ -2,7 +2,7 @@
 
 import { MAPS } from "../colours.js";
 import { count, counted, duration, utcMs } from "../format.js";
-import { byId, element, fill, readable, setText } from "../text.js";
+import { byId, element, fill, openAtTop, readable, setText } from "../text.js";
 import { chosenTheme, onTheme, setTheme } from "../theme.js";
 import { Connection } from "./connection.js";
 import { HealthPanel, sentences, worst } from "./panels/health.js";
@@ -146,8 +146,7 @@ class Page {
   }
 
   keep(stream, header) {
-    if (header.kind === "comparison") this.shadow.add(stream.station, header);
-    if (header.kind === "control" && header.command === "swap") this.shadow.end(stream.station, "swap");
+    this.shadow.take(stream.station, header);
     this.log.add(stream.station, header);
     this.tallies.add(stream.key, header, utcMs(header.utc_ns) ?? Date.now());
   }
@@ -302,9 +301,10 @@ class Page {
     else if (run !== stream.epoch?.run) this.player.refuse("The sound is of an earlier run; its clips, if kept, are on the station's disk.");
     else {
       const { axis } = stream;
-      const highest = axis?.known ? axis.hz(axis.nBins) : 0;
+      const { rate } = stream.epoch;
+      const highest = axis?.known ? Math.min(axis.hz(axis.nBins), rate / 2) : 0;
       this.player.play({
-        stationId: stream.station.id, stream: stream.name, rate: stream.epoch.rate,
+        stationId: stream.station.id, stream: stream.name, rate,
         start, stop, name: name ?? "segment", highestHz: highest,
       });
     }
@@ -399,7 +399,7 @@ class Page {
     click("band-in", () => act.band(1 / 1.5));
     click("band-all", () => this.pictures.forEach((picture) => picture.wholeBand()));
     click("connection-now", () => this.connection.open());
-    click("help-open", () => byId("help").showModal());
+    click("help-open", () => openAtTop(byId("help")));
     click("announce", () => choose("announce", !settings.announce));
     this.bindSettings();
     this.view.listeners.add(() => {
@@ -504,7 +504,7 @@ class Page {
         const stream = [...this.model.streams.values()][Number(event.key) - 1];
         if (stream) this.toggle(stream);
       }],
-      [["?"], "this list", () => byId("help").showModal()],
+      [["?"], "this list", () => openAtTop(byId("help"))],
     ]);
   }
 

@@ -2,7 +2,7 @@
 
 import { MAPS } from "../colours.js";
 import { counted } from "../format.js";
-import { byId, element, fill, readable, setText } from "../text.js";
+import { byId, element, fill, openAtTop, readable, setText } from "../text.js";
 import { chosenTheme, onTheme, setTheme } from "../theme.js";
 import { read, send } from "./api.js";
 import { wireExport } from "./export.js";
@@ -460,7 +460,7 @@ async function poll() {
 
 wireLabelDialog(label);
 wireExport();
-byId("help-open").addEventListener("click", () => byId("help-dialog").showModal());
+byId("help-open").addEventListener("click", () => openAtTop(byId("help-dialog")));
 byId("help-close").addEventListener("click", () => byId("help-dialog").close());
 
 // ---- wiring ----
@@ -503,7 +503,7 @@ const act = {
   undo: () => reverse("undo"),
   redo: () => reverse("redo"),
   zoom,
-  help: () => byId("help-dialog").showModal(),
+  help: () => openAtTop(byId("help-dialog")),
 };
 
 const BUTTONS = {

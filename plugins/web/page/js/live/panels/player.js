@@ -6,7 +6,8 @@ import { choose, settings } from "../settings.js";
 
 const MARGIN_S = 0.05; // before and after
 const LONGEST_S = 30;
-const HEARD_UP_TO_HZ = 16000;
+// Streams of up to 48 kHz are heard as they are: their sounds are mostly far below.
+const HEARD_UP_TO_HZ = 24000;
 const LOWERED_TO_HZ = 8000;
 
 /** Choose a speed at which a stream's highest frequency can be heard. */

@@ -10,12 +10,29 @@ const BEFORE = 500; // comparisons of the past that a page begins with
 
 const words = (unit) => (unit === null ? "nothing heard" : unit === "" ? "no label" : unit);
 
+// What `health` of the stage `swap` says when a shadow begins, or ends without taking over.
+const BEGUN = / runs as a shadow$/;
+const DROPPED = /^the shadow .* is dropped: /;
+
 const shortName = (path) => readable(path.split("/").at(-1), 60);
+
+/** Return the newest events of a station that tell of shadows, the oldest first. */
+async function pastOf(id) {
+  const kinds = "comparison,control,health";
+  const query = new URLSearchParams({ station: id, kinds, limit: BEFORE });
+  try {
+    const response = await fetch(`api/events?${query}`);
+    return response.ok ? (await response.json()).events.reverse() : [];
+  } catch {
+    return []; // the past is not there; what comes is
+  }
+}
 
 /** Comparisons of one shadow of one station. */
 class Shadow {
-  constructor(name) {
+  constructor(name, run) {
     this.name = name;
+    this.run = run;
     this.ended = ""; // how it ended, in a sentence
     this.segments = 0;
     this.agreed = 0;
@@ -54,6 +71,7 @@ export class ShadowPanel {
     this.play = play;
     this.shadows = new Map(); // by station
     this.known = new Set();
+    this.waiting = new Map(); // events that came while the past is read, by station
     this.said = new Map(); // what a command was answered, by station
     this.opened = new Set(); // stations whose list of differences is open
     this.allowed = false;
@@ -66,41 +84,74 @@ export class ShadowPanel {
   }
 
   async readPast(station) {
-    const kinds = "comparison,control";
-    const query = new URLSearchParams({ station: station.id, kinds, limit: BEFORE });
-    try {
-      const response = await fetch(`api/events?${query}`);
-      if (!response.ok) return;
-      for (const header of (await response.json()).events.reverse()) {
-        if (header.kind === "comparison") this.add(station, header);
-        else if (header.command === "swap") this.end(station, "swap");
-      }
-    } catch {
-      // the past is not there; what comes is
+    const { id } = station;
+    if (this.waiting.has(id)) return;
+    this.waiting.set(id, []);
+    const past = await pastOf(id);
+    const came = this.waiting.get(id);
+    this.waiting.delete(id);
+    for (const header of [...past, ...came]) this.take(station, header);
+  }
+
+  /** Read an event: a comparison, or what says that a shadow began or ended. */
+  take(station, header) {
+    const { kind } = header;
+    const tells =
+      kind === "comparison" ||
+      (kind === "control" && header.command === "swap") ||
+      (kind === "health" && header.stage === "swap");
+    if (!tells) return;
+    const waiting = this.waiting.get(station.id);
+    if (waiting) {
+      waiting.push(header);
+      return;
     }
+    if (!this.isNew(station, header)) return;
+    if (kind === "comparison") this.add(station, header);
+    else if (kind === "control") this.end(station, "It has taken over.");
+    else {
+      if (BEGUN.test(header.detail)) this.begin(station, header);
+      else if (DROPPED.test(header.detail)) {
+        const reason = header.detail.replace(DROPPED, "");
+        this.end(station, `It was dropped: ${readable(reason, 200)}.`);
+      }
+    }
+  }
+
+  /** Note that a shadow runs, of which nothing was compared yet; each lane says so. */
+  begin(station, header) {
+    const name = header.detail.replace(BEGUN, "");
+    const shadow = this.shadows.get(station.id);
+    if (shadow && !shadow.ended && shadow.name === name && shadow.run === header.run) return;
+    this.shadows.set(station.id, new Shadow(name, header.run));
+    this.due = true;
+  }
+
+  /** Note an event; return whether it came for the first time. */
+  isNew(station, { kind, stream, run, seq }) {
+    const key = [station.id, kind, stream, run, seq].join("\u0000");
+    if (this.known.has(key)) return false;
+    if (this.known.size >= MOST_KNOWN) this.known.delete(this.known.values().next().value);
+    this.known.add(key);
+    return true;
   }
 
   /** Count a `comparison` event. */
   add(station, header) {
-    const key = `${station.id}\u0000${header.stream}\u0000${header.run}\u0000${header.seq}`;
-    if (this.known.has(key)) return;
-    if (this.known.size >= MOST_KNOWN) this.known.delete(this.known.values().next().value);
-    this.known.add(key);
     let shadow = this.shadows.get(station.id);
-    if (shadow?.name !== header.shadow) {
-      shadow = new Shadow(header.shadow);
+    if (shadow?.name !== header.shadow || shadow.run !== header.run) {
+      shadow = new Shadow(header.shadow, header.run);
       this.shadows.set(station.id, shadow);
     }
     shadow.add(header);
     this.due = true;
   }
 
-  /** Note that a shadow took over ("swap"), or how else it ended. */
-  end(station, command) {
+  /** Note how a shadow ended, in a sentence. */
+  end(station, sentence) {
     const shadow = this.shadows.get(station.id);
     if (!shadow || shadow.ended) return;
-    shadow.ended =
-      command === "swap" ? "It has taken over." : `It has ended: ${readable(command, 200)}.`;
+    shadow.ended = sentence;
     this.due = true;
   }
 
@@ -143,11 +194,14 @@ export class ShadowPanel {
 
   summary(shadow) {
     const share = (100 * shadow.share).toFixed(1);
+    const agreement = shadow.segments
+      ? `${share} % of ${counted(shadow.segments, "segment")} agree.`
+      : "no segment was compared yet.";
     return element(
       "p",
       {},
       element("b", { title: readable(shadow.name, 300) }, shortName(shadow.name)),
-      `: ${share} % of ${counted(shadow.segments, "segment")} agree.`,
+      `: ${agreement}`,
       shadow.ended ? ` ${shadow.ended}` : "",
     );
   }
@@ -159,15 +213,21 @@ export class ShadowPanel {
       const reply = await this.connection.command(id, command, fields);
       this.tell(id, reply.ok ? `${what}: done.` : `${what}: ${readable(reply.error ?? "refused", 300)}`);
       if (reply.ok && command === "drop") {
-        shadow.ended = "It was dropped.";
+        shadow.ended ||= "It was dropped.";
         this.tell(id, "");
       }
+    };
+    const start = () => {
+      const name = config.value.trim();
+      if (!name) this.tell(id, "Name a configuration beside that of the run.");
+      else send("swap", { arguments: { config: name, shadow: true } }, `Shadow ${name}`);
     };
     const config = element("input", {
       id: `shadow-config-${id}`,
       type: "text",
       size: "24",
       placeholder: "such as new.yaml",
+      onkeydown: (event) => event.key === "Enter" && start(),
     });
     return element(
       "div.row",
@@ -199,11 +259,7 @@ export class ShadowPanel {
         {
           id: `shadow-start-${id}`,
           type: "button",
-          onclick: () => {
-            const name = config.value.trim();
-            if (!name) this.tell(id, "Name a configuration beside that of the run.");
-            else send("swap", { arguments: { config: name, shadow: true } }, `Shadow ${name}`);
-          },
+          onclick: start,
         },
         "Start a shadow",
       ),

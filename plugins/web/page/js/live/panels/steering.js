@@ -36,6 +36,7 @@ export class Steering {
     const config = element("input", { type: "text", placeholder: "the run's own, read again", size: "24" });
     const shadow = element("input", { type: "number", min: "0", max: "3600", step: "1", value: "5" });
     const agreement = element("input", { type: "number", min: "0", max: "1", step: "0.05", value: "0" });
+    this.showPresent(station, mode, temperature);
     const send = async (command, fields, words) => {
       setText(said, `${words} …`);
       const reply = await this.connection.command(station.id, command, fields);
@@ -83,6 +84,23 @@ export class Steering {
           element("button.danger", { type: "button", onclick: () => this.stop(name, send) }, "Stop the run"))),
       said);
     return node;
+  }
+
+  /** Show the present mode and temperature, unless a person was quicker. */
+  async showPresent(station, mode, temperature) {
+    let touched = false;
+    const touch = () => {
+      touched = true;
+    };
+    mode.addEventListener("input", touch);
+    temperature.addEventListener("input", touch);
+    const reply = await this.connection.command(station.id, "status", {});
+    if (!reply.ok || touched) return;
+    const models = (reply.lanes ?? []).flatMap((lane) => lane.models ?? []);
+    const present = models.find((model) => model.options?.synthesis)?.options;
+    if (!present) return;
+    if (MODES.includes(present.synthesis)) mode.value = present.synthesis;
+    if (present.temperature) temperature.value = String(present.temperature);
   }
 
   async status(station, send, said) {
