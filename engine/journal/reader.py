@@ -168,7 +168,8 @@ def _where(selection: Selection, *, in_order: bool = False) -> tuple[str, list[o
     for sign, limit in ((">=", selection.since_ns), ("<", selection.until_ns)):
         if limit is not None:
             conditions.append(f"{time} {sign} ?")
-            values.append(limit)
+            # SQLite takes 64 bits: times beyond select all events, or none.
+            values.append(max(-(2**63), min(limit, 2**63 - 1)))
     if selection.heard == "last":
         conditions.append(
             "NOT EXISTS (SELECT 1 FROM temp.earlier AS earlier "

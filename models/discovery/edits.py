@@ -32,6 +32,8 @@ from neurovocal.models.discovery.segments import Segments, SourceRecording
 UNKNOWN_LABEL = "unknown"
 _LONGEST_NAME = 64
 _N_EXAMPLES = 12
+# Errors of files that somebody has edited by hand.
+_UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
 @dataclass(slots=True)
@@ -63,26 +65,47 @@ class EditedClusters:
         The map.
     revision : int
         Number of events.
+
+    Raises
+    ------
+    ConfigError
+        A file of the folder is damaged.
     """
 
     def __init__(self, folder: DiscoveryFolder) -> None:
-        state = folder.state()
         self._folder = folder
+        try:
+            self._read(folder)
+        except _UNREADABLE as error:
+            raise folder.damage(folder.path) from error
+        self._events = folder.changes()
+        self._states = [self._found.copy()]
+        for number, event in enumerate(self._events, 1):
+            try:
+                self._replay(event)
+            except _UNREADABLE as error:
+                raise folder.unusable_change(number) from error
+
+    def _read(self, folder: DiscoveryFolder) -> None:
+        """Read what was found, and check that the files belong together."""
+        state = folder.state()
         self._request = state["request"]
         self.segments: Segments = folder.segments()
         self.recordings: list[SourceRecording] = folder.recordings()
         self.places: Float32 = folder.places()
         features = folder.features()
-        assert features is not None
+        n = len(self.segments)
+        if features is None or len(features) != n or self.places.shape != (n, 2):
+            raise ValueError("features or map are of other segments")
         self._features = features
         found = folder.clusters()
         self.membership: Float32 = found.membership
+        if len(found.labels) != n or self.membership.shape != (n,):
+            raise ValueError("the clusters are of other segments")
+        if self.segments.recording.max(initial=-1) >= len(self.recordings):
+            raise ValueError("a recording is missing")
         self._found = _found_state(found, float(self._request["membership"]))
         self.min_size = int(state["min_size"])
-        self._events = folder.changes()
-        self._states = [self._found.copy()]
-        for event in self._events:
-            self._replay(event)
 
     @property
     def labels(self) -> Labels:
@@ -320,7 +343,10 @@ class EditedClusters:
                 state.next_number += 1
             state.labels[event["rest"]] = UNKNOWN
         elif kind == "recluster":
-            state.labels = np.array(event["labels"], np.int32)
+            labels = np.array(event["labels"], np.int32)
+            if labels.shape != state.labels.shape:
+                raise ValueError("the labels are of other segments")
+            state.labels = labels
             state.names = {}
             state.next_number = int(state.labels.max(initial=UNKNOWN)) + 1
         self._states.append(state)

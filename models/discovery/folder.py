@@ -159,9 +159,7 @@ class DiscoveryFolder:
         if state.get("fingerprint") == request.fingerprint:
             return []
         edited = (
-            ", with changes by hand that would be lost,"
-            if (path / CHANGES).is_file()
-            else ""
+            ", with changes by hand that would be lost," if self._has_changes else ""
         )
         return [
             f"--out '{path}' holds a discovery of other recordings or options{edited}: "
@@ -253,8 +251,17 @@ class DiscoveryFolder:
         return [recording for recording, _ in self.found()]
 
     def spec(self) -> PatchSpec:
-        """Return the axes of the patches."""
-        return PatchSpec(**self.state()["patches"])
+        """Return the axes of the patches.
+
+        Raises
+        ------
+        ConfigError
+            ``discovery.json`` does not tell them.
+        """
+        try:
+            return PatchSpec(**self.state()["patches"])
+        except (KeyError, TypeError) as error:
+            raise self.damage(self.path / STATE) from error
 
     # ---- patches, features, map, clusters
 
@@ -265,6 +272,8 @@ class DiscoveryFolder:
         ------
         DiskError
             With `write`, the disk does not take the file.
+        ConfigError
+            Without `write`, the file is missing or too short.
         """
         path = self.path / _PATCHES
         shape = (n_segments, N_COLUMNS, N_BINS)
@@ -272,6 +281,8 @@ class DiscoveryFolder:
         if write and (not path.is_file() or path.stat().st_size != size):
             with writing(path), path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
+        if not write and (not path.is_file() or path.stat().st_size < size):
+            raise self.damage(path)
         return np.memmap(path, np.uint8, "r+" if write else "r", shape=shape)
 
     def has_map(self) -> bool:
@@ -313,18 +324,36 @@ class DiscoveryFolder:
     # ---- changes by people
 
     def changes(self) -> list[dict[str, Any]]:
-        """Return all changes, oldest first, without a line that a kill cut short."""
+        """Return all changes, oldest first, without a line that a kill cut short.
+
+        Raises
+        ------
+        ConfigError
+            A line holds no change: those after it would be lost.
+        """
+        path = self.path / CHANGES
         try:
-            text = (self.path / CHANGES).read_text(encoding="utf-8")
+            content = path.read_bytes()
         except FileNotFoundError:
             return []
         found = []
-        for line in text.splitlines():
+        # Bytes: a text may hold other characters that end a line for Python.
+        for number, line in enumerate(content.split(b"\n")[:-1], 1):
             try:
-                found.append(json.loads(line))
+                change = json.loads(line)
             except ValueError:
-                break
+                change = None
+            if not isinstance(change, dict):
+                raise self.unusable_change(number)
+            found.append(change)
         return found
+
+    def unusable_change(self, number: int) -> ConfigError:
+        """Return the error of a line of the changes that cannot be applied."""
+        return ConfigError(
+            f"line {number} of '{self.path / CHANGES}' is no change that can be made: "
+            "mend the line, or move the file away to go on without any change"
+        )
 
     def add_change(self, change: dict[str, Any]) -> None:
         """Append a change and bring it to the disk.
@@ -335,7 +364,7 @@ class DiscoveryFolder:
             The disk does not take it.
         """
         path = self.path / CHANGES
-        line = json.dumps(change, ensure_ascii=False) + "\n"
+        line = json.dumps(change) + "\n"
         with writing(path), path.open("a+b") as file:
             # What a kill has left of a line is no change: nobody was told of it.
             file.seek(0)
@@ -392,10 +421,19 @@ class DiscoveryFolder:
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ConfigError(
-                f"'{path}' is damaged or missing: run the discovery again with "
-                "--overwrite"
-            ) from error
+            raise self.damage(path) from error
+
+    def damage(self, path: Path) -> ConfigError:
+        """Return the error of a file that cannot be used."""
+        kept = ", after moving changes.jsonl away" if self._has_changes else ""
+        return ConfigError(
+            f"'{path}' is damaged or missing: run the discovery again with "
+            f"--overwrite{kept}"
+        )
+
+    @property
+    def _has_changes(self) -> bool:
+        return (self.path / CHANGES).is_file()
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, (json.dumps(content, indent=1) + "\n").encode())

@@ -18,6 +18,7 @@ from neurovocal.engine.contracts.errors import AudioFileError, NeurovocalError
 from neurovocal.models.discovery.edits import EditedClusters
 from neurovocal.models.discovery.folder import ANNOTATIONS, DiscoveryFolder
 from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS, RANGE_DB
+from neurovocal.plugins.review.store import checked_author
 from neurovocal.plugins.sources.audio_files.file import Recording, inspect
 from neurovocal.plugins.web.server import page_file, read_body
 
@@ -27,7 +28,6 @@ _ULTRASOUND_HZ = 96_000
 _MARGIN_S = 0.05
 _LONGEST_SOUND_S = 30.0
 _LEAST_RATE, _MOST_RATE = 3000, 192_000  # that browsers play
-_LONGEST_AUTHOR = 64
 
 
 class DiscoveryPage:
@@ -47,6 +47,7 @@ class DiscoveryPage:
         self._lock = threading.Lock()
         self.clusters = EditedClusters(folder)
         self._patches = folder.patches(len(self.clusters.segments))
+        self._spec = folder.spec()
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes, ``discover`` and ``discover/api/...``."""
@@ -79,7 +80,7 @@ class DiscoveryPage:
 
     def _content(self) -> dict[str, Any]:
         edited = self.clusters
-        spec = self._folder.spec()
+        spec = self._spec
         centres = spec.centres_hz
         return {
             "folder": str(self._folder.path),
@@ -179,7 +180,7 @@ class DiscoveryPage:
             asked = None
         if not isinstance(asked, dict) or not isinstance(asked.get("change"), dict):
             return _error("a change is a JSON object", 400)
-        author = str(asked.get("author") or self._author)[:_LONGEST_AUTHOR]
+        author = checked_author(str(asked.get("author") or self._author))
         with self._lock:
             if asked.get("revision") != self.clusters.revision:
                 return _error("somebody else has changed the clusters: look again", 409)

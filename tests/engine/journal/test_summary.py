@@ -256,6 +256,16 @@ def test_a_selection_counts_what_it_selects(journal: Journal) -> None:
     assert one.total.units == {"a": 1}
 
 
+def test_times_beyond_the_journal_select_all_or_nothing(journal: Journal) -> None:
+    start = utc("2026-05-01T04:00Z")
+    journal.run("one", [*anchors(0, HOUR, start), *song(0, HOUR, "a")], start)
+    first, last = utc("0001-01-01T00:00Z"), utc("9999-12-31T00:00Z")
+    everything = Selection(since_ns=first, until_ns=last)
+    assert summarize(journal.path, everything).total.units == {"a": 1}
+    assert summarize(journal.path, Selection(since_ns=last)).periods == []
+    assert summarize(journal.path, Selection(until_ns=first)).periods == []
+
+
 def test_a_recording_that_was_processed_twice_is_counted_once(
     journal: Journal,
 ) -> None:

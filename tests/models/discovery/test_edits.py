@@ -10,6 +10,7 @@ import pytest
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.discovery.edits import EditedClusters
 from neurovocal.models.discovery.folder import DiscoveryFolder
+from neurovocal.models.discovery.page import DiscoveryPage
 
 
 @pytest.fixture
@@ -134,3 +135,72 @@ def test_impossible_changes_change_nothing(clusters, found, change, sentence):
         clusters.change(change, "ada")
     np.testing.assert_array_equal(clusters.labels, before)
     assert not (found / "changes.jsonl").exists()
+
+
+def test_a_separator_of_lines_in_a_name_does_not_end_the_changes(clusters, found):
+    clusters.change({"kind": "name", "cluster": 0, "name": "a"}, "Ada\u2028B\x85\ud800")
+    clusters.change({"kind": "name", "cluster": 1, "name": "b"}, "ada")
+    assert reopened(found).revision == 2
+    assert labels(reopened(found)).count("b") == labels(clusters).count("b") > 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe",
+        b"[1]",
+        b"{}",
+        b'{"kind": "name"}',
+        b'{"kind": "move", "segments": [999999], "cluster": 0}',
+        b'{"kind": "recluster", "labels": [1]}',
+    ],
+)
+def test_a_line_that_is_no_change_is_named(clusters, found, line):
+    clusters.change({"kind": "name", "cluster": 0, "name": "a"}, "ada")
+    path = found / "changes.jsonl"
+    content = path.read_bytes() + line + b"\n"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"line 2 of '.*changes\.jsonl' is no change"):
+        reopened(found)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("segments.npz", {"other": np.zeros(1)}),
+        ("map.npz", {"places": np.zeros(3)}),
+        ("features.npz", {"features": np.zeros((2, 3))}),
+        ("clusters.npz", {"labels": np.zeros(2), "membership": np.zeros(2)}),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(found, name, arrays):
+    np.savez(found / name, **arrays)
+    with pytest.raises(ConfigError, match="damaged or missing"):
+        reopened(found)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"request": None},
+        {"request": [1]},
+        {"min_size": "x"},
+        {"patches": None},
+        {"patches": {"a": 1}},
+    ],
+)
+def test_a_description_edited_by_hand_is_refused(found, values):
+    path = found / "discovery.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(ConfigError, match="damaged or missing"):
+        DiscoveryPage(DiscoveryFolder(found))
+
+
+def test_patches_that_are_cut_or_gone_are_refused(found):
+    (found / "patches.u8").write_bytes(b"1")
+    with pytest.raises(ConfigError, match=r"patches\.u8' is damaged or missing"):
+        DiscoveryPage(DiscoveryFolder(found))
+    (found / "patches.u8").unlink()
+    with pytest.raises(ConfigError, match=r"patches\.u8' is damaged or missing"):
+        DiscoveryPage(DiscoveryFolder(found))
