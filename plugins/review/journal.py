@@ -25,7 +25,7 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.journal.reader import Selection, read_messages
-from neurovocal.engine.journal.store import RunRecord, runs, without_runs
+from neurovocal.engine.journal.store import runs, without_runs
 from neurovocal.plugins.review.places import Sound, SoundPlaces, lane_length
 from neurovocal.plugins.review.segments import (
     Collection,
@@ -159,7 +159,9 @@ class _SurpriseMeans:
         return round(float((self._sums[high] - self._sums[low]) / (high - low)), 4)
 
 
-def read_journal(path: Path, selection: Selection | None = None) -> Collection:
+def read_journal(
+    path: Path, selection: Selection | None = None, *, published: bool = False
+) -> Collection:
     """Read the segments of a journal, which an engine may be writing.
 
     Of runs that heard the same recordings only the newest is read, unless runs are
@@ -171,6 +173,9 @@ def read_journal(path: Path, selection: Selection | None = None) -> Collection:
         The journal.
     selection : Selection, optional
         Runs, streams and times.
+    published : bool
+        Whether the sound is shown to whoever may open the page of a run: of runs with
+        a privacy mode only what they published.
 
     Raises
     ------
@@ -189,13 +194,16 @@ def read_journal(path: Path, selection: Selection | None = None) -> Collection:
         if stream is None:
             stream = streams[run, name] = _Stream(run, name, message.info.sample_rate)
         stream.take(message)
-    return _collection(path, known, list(streams.values()), chosen.runs is None)
+    places = {
+        run: SoundPlaces(known[run], path, published=published)
+        for run in {run for run, _ in streams}
+    }
+    return _collection(path, places, list(streams.values()), chosen.runs is None)
 
 
 def _collection(
-    path: Path, known: dict[str, RunRecord], streams: list[_Stream], newest: bool
+    path: Path, places: dict[str, SoundPlaces], streams: list[_Stream], newest: bool
 ) -> Collection:
-    places = {run: SoundPlaces(known[run], path) for run in {s.run for s in streams}}
     found: list[tuple[_Stream, Sound | None, str]] = []
     for stream in streams:
         try:

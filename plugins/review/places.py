@@ -53,9 +53,14 @@ class SoundPlaces:
         The run, with its configuration.
     journal : Path
         Its journal: paths of outputs are also looked for beside it.
+    published : bool
+        Whether only sound is found that the run itself may publish: behind a privacy
+        mode not the files of its source, but what the gate has passed on to sinks.
     """
 
-    def __init__(self, record: RunRecord, journal: Path) -> None:
+    def __init__(
+        self, record: RunRecord, journal: Path, *, published: bool = False
+    ) -> None:
         self._run = record.run
         self._base = recorded_base(record.config)
         self._journal = journal
@@ -67,6 +72,7 @@ class SoundPlaces:
         own = (sink for lane in self._lanes for sink in lane.get("sinks", []))
         shared = data.get("sinks", []) if "lanes" in data else []
         self._sinks = [each for each in (*shared, *own) if isinstance(each, dict)]
+        self._withholds = published and _withholds(data)
         self._tracks: dict[str, Track] | None = None
         self._clips: dict[str, Sound] | None = None
         self._missing: list[str] = []
@@ -132,6 +138,11 @@ class SoundPlaces:
     # ---- sources that read files ----
 
     def _in_sources(self, stream: str) -> Sound | None:
+        if self._withholds:
+            self._missing.append(
+                "privacy withholds the sound of the source here (docs/clips.md)"
+            )
+            return None
         for lane in self._lanes:
             source = lane.get("source")
             if not isinstance(source, dict):
@@ -339,6 +350,18 @@ def _config_of(text: str) -> dict[str, Any]:
     except ConfigError:
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _withholds(data: dict[str, Any]) -> bool:
+    """Return whether a configuration lets not all audio leave the engine."""
+    for each in (data, *data.get("lanes", [])):
+        privacy = each.get("privacy") if isinstance(each, dict) else None
+        # YAML reads a bare `off` as False.
+        if privacy is not None and not (
+            isinstance(privacy, dict) and privacy.get("mode") in ("off", False)
+        ):
+            return True
+    return False
 
 
 def _parts(stream: str) -> tuple[str, int | None]:

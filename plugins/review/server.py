@@ -351,7 +351,8 @@ def review_of_run(journal: Path, author: str) -> ReviewPage:
 
     def read() -> Collection:
         since_ns = time.time_ns() - _RECENT_H * 3600 * NS
-        found = read_journal(journal, Selection(since_ns=since_ns))
+        selection = Selection(since_ns=since_ns)
+        found = read_journal(journal, selection, published=True)
         note = (
             f"these are the last {_RECENT_H} hours: `neurovocal review {journal}` "
             "shows everything"

@@ -21,6 +21,7 @@ from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo
 from neurovocal.engine.journal.reader import Selection
 from neurovocal.plugins.review.audio import RecordingAudio, spectrogram
 from neurovocal.plugins.review.journal import read_journal
+from neurovocal.plugins.review.server import review_of_run
 from neurovocal.plugins.review.session import Edit, Query
 from neurovocal.plugins.sinks.recording import RecordingSink
 
@@ -204,3 +205,31 @@ def test_reviewing_changes_neither_journal_nor_recording(tmp_path):
     assert again.select(Query())[0][0].unit == "q"
     assert (path.read_bytes(), (tmp_path / "song.wav").read_bytes()) == before
     assert soundfile.info(tmp_path / "song.wav").frames == 4 * RATE
+
+
+@pytest.mark.parametrize(
+    ("privacy", "is_heard"),
+    [
+        ("privacy: {mode: gate}", False),
+        ("privacy: {mode: labels_only}", False),
+        ("privacy: {}", False),
+        ("privacy: {mode: off}", True),
+        ("", True),
+    ],
+)
+def test_the_page_of_a_run_plays_no_sound_that_privacy_withholds(
+    tmp_path, privacy, is_heard
+):
+    tones(tmp_path / "song.wav", [(0.5, 0.7)], 4.0)
+    config = CONFIG.format(folder=tmp_path, path="song.wav") + privacy + "\n"
+    events = [("song.wav", each) for each in heard(0, 0.5, 0.7, "a", 0.9)]
+    path = write_journal(tmp_path / "run.sqlite", config, events)
+    page = review_of_run(path, "Ada")
+    (recording,) = page.session.collection.recordings.values()
+    assert bool(recording.audio) == is_heard
+    assert ("privacy withholds" in recording.problem) != is_heard
+    assert [each.unit for each in page.session.segments()] == ["a"]
+    page.close()
+    # Who may read the files themselves hears them.
+    (recording,) = read_journal(path).recordings.values()
+    assert recording.audio[0].path == str(tmp_path / "song.wav")
