@@ -117,7 +117,15 @@ export class Picture {
 
   drawColumns(context, box) {
     const { columns, scene } = this;
-    if (!columns || columns.recording !== scene.recording.id) return;
+    if (!columns || columns.recording !== scene.recording.id) {
+      if (scene.recording.problem) return;
+      context.fillStyle = colour("--muted");
+      context.font = "14px system-ui, sans-serif";
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.fillText("The spectrogram is computed …", box.x + box.width / 2, box.y + box.height / 2);
+      return;
+    }
     const rate = scene.recording.sample_rate;
     const x = this.x(columns.start);
     const width = this.x(columns.start + columns.nFrames * columns.column_s * rate) - x;
