@@ -171,12 +171,15 @@ def test_filters_of_the_log(seen: Visit) -> None:
 
 def test_steering_sets_the_temperature(seen: Visit, run: PagedRun) -> None:
     page = seen.page
+    seen.until("() => document.querySelector('#steering select').value === 'predict'")
     page.fill("#steering input[type=number]", "0.7")
     said = page.locator("#steering .said")
     # A busy machine may refuse a command that its lane did not take in time.
     for _ in range(5):
         page.click("text=Set temperature")
-        seen.until("() => !document.querySelector('.said').innerText.endsWith('…')")
+        seen.until(
+            "() => !document.querySelector('#steering .said').innerText.endsWith('…')"
+        )
         if "done" in said.inner_text():
             break
     assert said.inner_text() == "Temperature 0.7: done."
@@ -184,6 +187,12 @@ def test_steering_sets_the_temperature(seen: Visit, run: PagedRun) -> None:
         event["arguments"] == {"temperature": 0.7} for event in run.events("control")
     )
     page.click("#steering summary")
+    page.get_by_role("button", name="Status").click()
+    seen.until(
+        "() => document.querySelector('#steering .said').innerText.startsWith('Run ')"
+    )
+    assert "takes no commands" in said.inner_text()
+    assert "temperature=0.7" in said.inner_text()
     page.get_by_role("button", name="Stop the run").click()
     assert page.locator("#confirm").get_attribute("open") is not None
     page.click("#confirm-no")

@@ -4,6 +4,13 @@ import { byId, element, fill, readable, setText } from "../../text.js";
 
 const MODES = ["off", "predict", "continue", "free"];
 
+/** Return what can be set of a model, as on the command line. */
+function optionsOf({ options }) {
+  if (!options) return "takes no commands";
+  const set = Object.entries(options).filter(([, value]) => value !== null);
+  return set.map(([name, value]) => `${name}=${value}`).join(" ");
+}
+
 /** The panel of commands of all stations that accept them. */
 export class Steering {
   /**
@@ -109,7 +116,7 @@ export class Steering {
     const swap = reply.swap ? `, swap: ${reply.swap.state}` : "";
     const lanes = (reply.lanes ?? []).map((lane) =>
       `${readable(lane.lane, 40)}: ${lane.ended ? "ended" : "runs"}${(lane.models ?? [])
-        .map((model) => `, ${readable(model.model, 30)} ${JSON.stringify(model.options)}`)
+        .map((model) => `, ${readable(model.model, 30)} ${optionsOf(model)}`)
         .join("")}`);
     setText(said, readable(`Run ${reply.run ?? "?"}${swap}. ${lanes.join("; ")}`, 1200));
   }
