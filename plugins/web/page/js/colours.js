@@ -58,25 +58,30 @@ export const N_UNIT_COLOURS = 8;
 const SHAPES = ["●", "■", "▲", "◆", "▼", "✚", "★", "⬟", "○", "□", "△"];
 
 /**
- * Gives units a colour and a shape each, in the order in which they are met.
+ * Gives units a colour and a shape each, by their names: the same on each page and visit.
  *
- * Colour and shape have coprime cycles: 88 units differ in at least one of them.
+ * Units of one letter or digit never share a mark; of others, the one that is met later
+ * takes the next free mark. Colour and shape have coprime cycles: 88 units differ in at
+ * least one of them.
  */
 export class UnitMarks {
   /** @param {number} [most] Units that are told apart; later ones share the last mark. */
   constructor(most = 88) {
     this.most = most;
     this.places = new Map();
+    this.taken = new Set();
   }
 
   /** Return the place of a unit, a new one for a new unit; -1 for "unknown". */
   place(unit) {
     if (unit === "unknown") return -1;
-    let place = this.places.get(unit);
-    if (place === undefined) {
-      place = Math.min(this.places.size, this.most);
-      if (place < this.most) this.places.set(unit, place);
-    }
+    const known = this.places.get(unit);
+    if (known !== undefined) return known;
+    if (this.taken.size >= this.most) return this.most;
+    let place = preferredPlace(unit) % this.most;
+    while (this.taken.has(place)) place = (place + 1) % this.most;
+    this.places.set(unit, place);
+    this.taken.add(place);
     return place;
   }
 
@@ -91,4 +96,13 @@ export class UnitMarks {
     const place = this.place(unit);
     return place < 0 ? "?" : SHAPES[place % SHAPES.length];
   }
+}
+
+/** Return a place from a name: of a letter or digit by its order, else by all characters. */
+function preferredPlace(unit) {
+  if (/^[a-z0-9]$/.test(unit)) return parseInt(unit, 36);
+  if (/^[A-Z]$/.test(unit)) return parseInt(unit, 36) + 26;
+  let sum = 62;
+  for (const char of unit) sum = (31 * sum + char.codePointAt(0)) % 65521;
+  return sum;
 }
