@@ -96,11 +96,11 @@ class LaneComparison:
     Attributes
     ----------
     confusions : Counter
-        How many segments both heard, by unit and the shadow's unit.
+        How many segments there were, by unit and the shadow's unit; None: not heard.
     """
 
     def __init__(self, name: str, sample_rate: int) -> None:
-        self.confusions: Counter[tuple[str, str]] = Counter()
+        self.confusions: Counter[tuple[str | None, str | None]] = Counter()
         self._name = name
         self._near = round(SAME_S * sample_rate)
         self._onset_wait = round(_ONSET_S * sample_rate) + self._near
@@ -147,7 +147,7 @@ class LaneComparison:
         """Return ``segments`` and ``labels``, as `Agreement.compare`, and confusions.
 
         ``confusions`` lists unit, the shadow's unit and their number, the most
-        frequent first, of segments that both heard and named differently.
+        frequent first, of segments that were named differently; None: not heard.
         """
         different = [
             [unit, other, number]
@@ -218,9 +218,9 @@ class LaneComparison:
         if present is not None and shadow is not None:
             self._heard["equal"] += 1
             self._labelled["equal"] += agrees and units[0] != ""
-            pair = (units[0] or "", units[1] or "")
-            if pair in self.confusions or len(self.confusions) < _MOST_CONFUSIONS:
-                self.confusions[pair] += 1
+        pair = (units[0], units[1])
+        if pair in self.confusions or len(self.confusions) < _MOST_CONFUSIONS:
+            self.confusions[pair] += 1
         known = [one.known_at for one in (present, shadow) if one is not None]
         event = Comparison(
             onset=either.onset,

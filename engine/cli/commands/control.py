@@ -157,11 +157,15 @@ def _shadow_lines(reply: dict[str, Any]) -> list[str]:
         lines.append(cost)
         for unit, other, number in one["confusions"][:_MOST_CONFUSIONS]:
             lines.append(
-                f"    {number} times {unit or 'no label'}, shadow {other or 'no label'}"
+                f"    {number} times {_named(unit)}, shadow {_named(other)}"
             )
         if more := len(one["confusions"]) - _MOST_CONFUSIONS:
             lines += [f"    and {more} other confusions"] if more > 0 else []
     return lines
+
+
+def _named(unit: str | None) -> str:
+    return "nothing heard" if unit is None else unit or "no label"
 
 
 def _lane_lines(lane: dict[str, Any]) -> list[str]:

@@ -56,8 +56,9 @@ def test_segments_are_paired_within_20_ms():
         "labels": {"old": 3, "new": 3, "equal": 0.6667},
         "confusions": [["a", "b", 1]],
     }
-    found, _ = compared(song("a"), song("a", shift=21))
+    found, comparison = compared(song("a"), song("a", shift=21))
     assert told(found) == [(100, "a", None, False), (121, None, "a", False)]
+    assert comparison.counts()["confusions"] == [["a", None, 1], [None, "a", 1]]
 
 
 def test_what_one_heard_alone_is_null_and_what_nobody_labelled_is_empty():
