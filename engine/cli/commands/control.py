@@ -156,9 +156,7 @@ def _shadow_lines(reply: dict[str, Any]) -> list[str]:
         cost = f"    {one['load']:.0%} of a core, {one['lag_s']:.1f} s behind"
         lines.append(cost)
         for unit, other, number in one["confusions"][:_MOST_CONFUSIONS]:
-            lines.append(
-                f"    {number} times {_named(unit)}, shadow {_named(other)}"
-            )
+            lines.append(f"    {number} times {_named(unit)}, shadow {_named(other)}")
         if more := len(one["confusions"]) - _MOST_CONFUSIONS:
             lines += [f"    and {more} other confusions"] if more > 0 else []
     return lines
