@@ -147,7 +147,10 @@ class Live:
         station = query.get("station", next(iter(self._parts)))
         rate = _whole(query, "rate", self._hub.sample_rate(station, stream))
         start, stop = _whole(query, "start"), _whole(query, "stop")
-        speed = float(query.get("speed", "1"))
+        try:
+            speed = float(query.get("speed", "1"))
+        except ValueError:
+            raise ConfigError("'speed' is a number, such as 0.1") from None
         sound = parts.sound.wav(stream, start, stop, rate, speed)
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stream)[:60]
         headers = {

@@ -52,6 +52,7 @@ def test_a_page_behind_a_proxy_needs_credentials():
     [
         ({"token": ""}, "the token has 0 characters"),
         ({"token": "short"}, "the token has 5 characters, 16 at least"),
+        ({"token": " " * 20}, "the token begins or ends with a space"),
         ({"user": "bird"}, "a user without a password"),
         ({"password": "hay and seed"}, "a password without a user"),
         ({"user": "bird", "password": "hay"}, "the password has 3 characters"),
