@@ -73,7 +73,7 @@ class Credentials:
             "and name the variable of the environment that holds it, as ${NAME}"
         )
         if self.token is not None and self.token != self.token.strip():
-            yield f"the token begins or ends with a space, which is sent by none: {hint}"
+            yield f"the token begins or ends with a space, which none can send: {hint}"
         elif self.token is not None and len(self.token) < _SHORTEST_TOKEN:
             yield (
                 f"the token has {len(self.token)} characters, {_SHORTEST_TOKEN} at "
