@@ -19,7 +19,7 @@ TOP = (
 KINDS = (
     "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'trace', 'onset', "
     "'offset', 'near_miss', 'label', 'forecast', 'surprise', 'synthesis', 'audio', "
-    "'health', 'control', 'trigger' or 'stats'"
+    "'health', 'control', 'trigger', 'comparison' or 'stats'"
 )
 
 

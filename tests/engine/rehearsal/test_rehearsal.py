@@ -115,7 +115,7 @@ def test_ctrl_c_stops_a_rehearsal_and_removes_its_folder(folder, tmp_path):
         start_new_session=True,
     )
     assert process.stderr is not None
-    assert b"1 rehearsals, about" in process.stderr.readline()
+    assert b"1 rehearsal, about" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 3, said.decode()

@@ -8,6 +8,7 @@ from neurovocal.engine.contracts.types import (
     Anchor,
     Audio,
     Block,
+    Comparison,
     Control,
     Forecast,
     Frames,
@@ -120,6 +121,13 @@ GOLDEN = [
         '"trigger":"t","segment":3,"onset":40,"offset":null,"units":["a",""],'
         '"posteriors":[0.5,null],"status":"onset","decision":"act","model":"m",'
         '"arguments":{"x":1}',
+        b"",
+    ),
+    (
+        Comparison(40, 90, "a", 0.5, None, NAN, False, "new"),
+        40,
+        '"onset":40,"offset":90,"unit":"a","posterior":0.5,"shadow_unit":null,'
+        '"shadow_posterior":null,"agrees":false,"shadow":"new"',
         b"",
     ),
     (
