@@ -244,6 +244,7 @@ def test_port_of_another_user_s_choice_is_named_with_the_next_one(page):
 
 def test_two_stations_are_told_apart(page):
     with LivePage(names=("north", "south")) as both, browser(both.url) as viewer:
+        viewer.until(lambda seen: seen.of_type("hello"))
         add_label(both, 0, station="s0")
         add_label(both, 1, station="s1")
         both.hub.update_station(Station(id="s1", name="south", connected=False))

@@ -62,7 +62,8 @@ def test_boxes_stand_within_one_frame_of_the_labels_samples(
     compared = 0
     for box in geometry["segments"]:
         label = by_segment.get(box["segment"])
-        if label is None:
+        # The journal goes on while the page stands: its last box may not have ended.
+        if label is None or box["state"] in ("open", "provisional", "revised"):
             continue
         for edge, x in (("onset", box["x0"]), ("offset", box["x1"])):
             time = geometry["left"] + (x - geometry["x"]) / geometry["pixelsPerSecond"]
