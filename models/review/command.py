@@ -4,7 +4,6 @@ import getpass
 import signal
 import sys
 import threading
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from neurovocal.engine.cli.journal_options import utc_ns_of
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, ConfigError
 from neurovocal.engine.journal.reader import Selection
 from neurovocal.engine.journal.store import runs
@@ -218,8 +218,8 @@ def _selection(
     return Selection(
         runs=tuple(names) if names else None,
         streams=tuple(streams) if streams else None,
-        since_ns=_utc_ns(since, "--since"),
-        until_ns=_utc_ns(until, "--until"),
+        since_ns=utc_ns_of(since, "--since"),
+        until_ns=utc_ns_of(until, "--until"),
     )
 
 
@@ -247,22 +247,6 @@ def _read_files(
     if path.suffix.casefold() in SUFFIXES:
         raise ConfigError(f"'{path}' is a recording: name its folder")
     return read_folder(path.absolute().parent, annotations, choice, path)
-
-
-def _utc_ns(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{option}: '{text}' is no time such as 2026-05-01T04:00Z"
-        ) from error
-    if when.tzinfo is None:
-        raise ConfigError(
-            f"{option}: '{text}' has no time zone: write {when:%Y-%m-%dT%H:%M}Z for UTC"
-        )
-    return round(when.timestamp() * 1_000_000) * 1000
 
 
 def _address(host: str, port: int | None, access: Access) -> Address:
