@@ -73,8 +73,8 @@ def selection_of(
     return Selection(
         runs=tuple(names) if names else None,
         streams=tuple(streams) if streams else None,
-        since_ns=utc_ns_of(since, "--since"),
-        until_ns=utc_ns_of(until, "--until"),
+        since_ns=_utc_ns(since, "--since"),
+        until_ns=_utc_ns(until, "--until"),
     )
 
 
@@ -91,14 +91,7 @@ def note_left_out(journal: Path, selection: Selection) -> None:
         )
 
 
-def utc_ns_of(text: str | None, option: str) -> int | None:
-    """Return the time that an option names, in ns since 1970 UTC; None without one.
-
-    Raises
-    ------
-    ConfigError
-        It is no time, or has no time zone.
-    """
+def _utc_ns(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     try:

@@ -12,13 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from neurovocal.engine.cli.journal_options import utc_ns_of
+from neurovocal.engine.cli.journal_options import selection_of
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, ConfigError
 from neurovocal.engine.journal.reader import Selection
-from neurovocal.engine.journal.store import runs
 from neurovocal.engine.support.endpoints import Address, parse_address
 from neurovocal.engine.support.names import at_home
-from neurovocal.engine.support.text import did_you_mean, printable
+from neurovocal.engine.support.text import printable
 from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.review.folder import read_folder
 from neurovocal.plugins.review.audio import RecordingAudio
@@ -211,16 +210,7 @@ def _selection(
         if given:
             raise ConfigError(f"{given[0]} is for journals, and '{path}' is none")
         return None
-    known = [record.run for record in runs(path)]
-    if unknown := sorted(set(names or ()) - set(known)):
-        meant = did_you_mean(unknown[0], known, "it has:")
-        raise ConfigError(f"journal '{path}' has no run '{unknown[0]}' ({meant})")
-    return Selection(
-        runs=tuple(names) if names else None,
-        streams=tuple(streams) if streams else None,
-        since_ns=utc_ns_of(since, "--since"),
-        until_ns=utc_ns_of(until, "--until"),
-    )
+    return selection_of(path, names, streams, since, until)
 
 
 def _is_journal(path: Path) -> bool:

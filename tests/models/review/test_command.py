@@ -80,6 +80,7 @@ def test_a_table_and_its_folder_share_one_review(journal):
         (["none"], "'none' does not exist: name a journal, or a folder of recordings"),
         (["."], "has several tables|holds no recording"),
         (["run.sqlite", "--run", "x"], "has no run 'x'"),
+        (["run.sqlite", "--stream", "nowhere"], "has no stream 'nowhere'"),
         (["run.sqlite", "--labels", "l.csv"], "--labels is for folders"),
         (["song.wav"], "is a recording: name its folder"),
         (["run.sqlite", "--since", "noon"], "--since: 'noon' is no time"),
