@@ -15,7 +15,7 @@ from rich.progress import Progress
 from neurovocal.engine.cli.journal_options import selection_of
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, ConfigError
 from neurovocal.engine.journal.reader import Selection
-from neurovocal.engine.support.endpoints import Address, parse_address
+from neurovocal.engine.support.endpoints import Address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import printable
 from neurovocal.models.data.formats.segments import AnnotationChoice
@@ -33,8 +33,15 @@ from neurovocal.plugins.review.server import ReviewPage, export_folder, stamp_of
 from neurovocal.plugins.review.session import ReviewSession
 from neurovocal.plugins.review.store import ReviewStore, review_path
 from neurovocal.plugins.sources.audio_files.file import SUFFIXES
-from neurovocal.plugins.web.access import Access, Credentials, access_problems
-from neurovocal.plugins.web.monitor import read_secret
+from neurovocal.plugins.web.access import Access
+from neurovocal.plugins.web.options import (
+    BehindProxy,
+    Host,
+    PasswordFile,
+    TokenFile,
+    User,
+    page_access,
+)
 from neurovocal.plugins.web.server import PageServer
 
 _PORT = 8421
@@ -119,7 +126,7 @@ def review(
             help="Seconds exported before and after a reviewed segment.",
         ),
     ] = CONTEXT_S,
-    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
@@ -128,19 +135,10 @@ def review(
             help=f"Port; 0: any that is free. Default: {_PORT}, or the next free one.",
         ),
     ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the token that opens the page."),
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(help="User who may open it, with --password-file.")
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the password.")
-    ] = None,
-    behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-* headers.")
-    ] = False,
+    token_file: TokenFile = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    behind_proxy: BehindProxy = False,
 ) -> None:
     """Listen to segments, relabel and correct them on a page, export a dataset.
 
@@ -161,10 +159,10 @@ def review(
     given = [name for name, value in options.items() if value is not None]
     if selection is not None and given:
         raise ConfigError(f"{given[0]} is for folders, and '{reviewed}' is a journal")
-    token = None if token_file is None else read_secret(token_file)
-    password = None if password_file is None else read_secret(password_file)
-    access = Access(Credentials(token, user, password), behind_proxy)
-    address = _address(host, port, access)
+    number = _PORT if port is None else port
+    address, access = page_access(
+        host, number, token_file, user, password_file, behind_proxy
+    )
     collection = read()
     for note in collection.notes[:_MOST_NOTES]:
         _tell(f"note: {note}")
@@ -237,15 +235,6 @@ def _read_files(
     if path.suffix.casefold() in SUFFIXES:
         raise ConfigError(f"'{path}' is a recording: name its folder")
     return read_folder(path.absolute().parent, annotations, choice, path)
-
-
-def _address(host: str, port: int | None, access: Access) -> Address:
-    """Return where to serve; raise ConfigError if that is not possible or not safe."""
-    number = _PORT if port is None else port
-    place = f"[{host}]:{number}" if ":" in host.strip("[]") else f"{host}:{number}"
-    if problems := list(access_problems(place, access)):
-        raise ConfigError(problems)
-    return parse_address(place, binds=True)
 
 
 def _user() -> str:

@@ -16,14 +16,21 @@ import typer
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError
 from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.client.resume import Position, TopicKey
-from neurovocal.engine.support.credentials import remember_variable
-from neurovocal.engine.support.endpoints import endpoint_problem, parse_address
+from neurovocal.engine.support.endpoints import Address, endpoint_problem
 from neurovocal.engine.support.text import printable, utc_text
 from neurovocal.engine.wire.headers import encoder
-from neurovocal.plugins.web.access import Access, Credentials, access_problems
+from neurovocal.plugins.web.access import Access
 from neurovocal.plugins.web.encoding import Station, message_text
 from neurovocal.plugins.web.feed import Origin, StationFeed
 from neurovocal.plugins.web.history import History
+from neurovocal.plugins.web.options import (
+    BehindProxy,
+    Host,
+    PasswordFile,
+    TokenFile,
+    User,
+    page_access,
+)
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl
 from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
@@ -36,7 +43,6 @@ _RETRY_S = 5.0
 # An engine publishes statistics each second.
 _SILENT_S = 5.0
 _FLUSH_S = 0.05
-_MOST_SECRET_BYTES = 4096
 _EXAMPLES = ("tcp://station-1:5556", "tcp://station-1:5558", "tcp://station-1:5557")
 
 
@@ -217,23 +223,14 @@ def monitor(
         Path | None,
         typer.Option(metavar="DIR", help="Keys that `neurovocal keys add` made."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to serve at.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")
     ] = 8420,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the token that opens the page."),
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(help="User who may open it, with --password-file.")
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the password.")
-    ] = None,
-    behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-* headers.")
-    ] = False,
+    token_file: TokenFile = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    behind_proxy: BehindProxy = False,
     sound_s: Annotated[
         float,
         typer.Option(min=0, max=600, help="Seconds of sound to keep; 0: none."),
@@ -246,21 +243,23 @@ def monitor(
     a user and a password.
     """
     watched = list(_checked(endpoint or ["tcp://127.0.0.1:5556"]))
-    token = None if token_file is None else read_secret(token_file)
-    password = None if password_file is None else read_secret(password_file)
-    access = Access(Credentials(token, user, password), behind_proxy)
-    where = f"[{host}]:{port}" if ":" in host.strip("[]") else f"{host}:{port}"
-    problems = list(access_problems(where, access))
+    problems: list[str] = []
+    try:
+        address, access = page_access(
+            host, port, token_file, user, password_file, behind_proxy
+        )
+    except ConfigError as error:
+        problems += error.problems
     if keys is not None and not keys.is_dir():
         problems.append(f"'{keys}' is no folder: make it by 'neurovocal keys add'")
     if problems:
         raise ConfigError(problems)
-    _serve(watched, where, access, keys, sound_s)
+    _serve(watched, address, access, keys, sound_s)
 
 
 def _serve(
     watched: list[Watched],
-    where: str,
+    address: Address,
     access: Access,
     keys: Path | None,
     sound_s: float,
@@ -286,7 +285,7 @@ def _serve(
         parts[station.id] = StationParts(History(hub, station.id), sound, control)
         readers.append(StationReader(hub, station, each, keys, sound))
     server = PageServer(
-        parse_address(where, binds=True),
+        address,
         access,
         Live(hub, parts).routes(),
         every_s=_FLUSH_S,
@@ -335,17 +334,3 @@ def _checked(texts: list[str]) -> Iterator[Watched]:
     if problems:
         raise ConfigError(problems)
     yield from found
-
-
-def read_secret(path: Path) -> str:
-    """Return the secret in a file, without the end of its line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            secret = file.read(_MOST_SECRET_BYTES).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"'{path}' cannot be read: {reason}") from error
-    if not secret:
-        raise ConfigError(f"'{path}' is empty: it must hold the secret")
-    remember_variable(path.name, secret)
-    return secret
