@@ -359,7 +359,7 @@ def print_table(rows: list[dict]) -> None:
 
 
 def main() -> int:
-    """Measure what is not measured yet, and print the tables."""
+    """Measure the sets that have no result yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="sets whose name contains this")
     parser.add_argument("--seeds", type=int, default=3)

@@ -123,7 +123,7 @@ def shoot(
     ready: str,
     script: str = "",
 ) -> None:
-    """Open a page, wait until `ready` is true there, and keep what is seen."""
+    """Open a page, wait until `ready` is true there, and save a screenshot."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme

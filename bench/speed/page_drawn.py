@@ -40,7 +40,7 @@ PATIENCE_S = 120.0
 
 
 def config(port: int) -> dict[str, Any]:
-    """Return the configuration of a run whose source has the time of day."""
+    """Return a run's configuration with a recording of known start time."""
     return {
         "version": 1,
         "source": {

@@ -1,4 +1,4 @@
-"""Summary of a run at its end, for people: what was heard, written, what is next."""
+"""Summary of a run at its end: minutes, labels, losses, files, next commands."""
 
 from collections import Counter
 from collections.abc import Iterable

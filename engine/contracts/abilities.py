@@ -238,7 +238,7 @@ class KnowsFrequencies(Protocol):
 
 @runtime_checkable
 class KnowsScale(Protocol):
-    """Features that know what the values of their frames mean.
+    """Features that state the scale and the range of their values.
 
     Attributes
     ----------

@@ -248,7 +248,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A segment as the present lane and its shadow heard it (docs/operation.md).
+    """Segment with the labels of the present lane and of its shadow.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Time in which nothing was heard, or was withheld.
+    """Interval without audio: lost, between two runs, or withheld.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a journal says about the audio that was heard.
+    """Counts of a journal by hour or day, and its outages.
 
     Parameters
     ----------

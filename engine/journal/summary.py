@@ -1,4 +1,4 @@
-"""Summary of a journal: what was heard, counted and missed, by hour or day."""
+"""Summary of a journal by hour or day: hours heard, labels, near misses, outages."""
 
 import heapq
 from collections import OrderedDict, defaultdict
@@ -125,7 +125,7 @@ _rows: JsonReader[_Row] = JsonReader(_Row, most_bytes=2**18)
 
 
 class _Stream:
-    """Position up to which a stream of a run was heard, and its time of day."""
+    """Last known position of a stream in a run, and its time of day."""
 
     __slots__ = ("base", "labelled", "position", "rate", "unlabelled")
 

@@ -108,7 +108,7 @@ def plugins(
 
 
 def _print_entry(name: str, text: str, width: int) -> None:
-    """Print a name and what it is, wrapped behind a column of names."""
+    """Print a name and its summary, wrapped beside a column of names."""
     indent = " " * (width + 4)
     head = f"  {printable(name):<{width}}  "
     columns = max(_NARROWEST, shutil.get_terminal_size().columns)

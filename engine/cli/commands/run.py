@@ -138,7 +138,7 @@ def _announce(plan: Plan) -> None:
 
 
 def _announce_live(plan: Plan) -> None:
-    """Print which files are written, and whose units the labels are."""
+    """Print the files that a live run writes, and the names of its bundles."""
     for plugin, path in written_paths(plan):
         typer.echo(printable(f"{plugin} writes '{path}'"), err=True)
     for lane in plan.lanes:
