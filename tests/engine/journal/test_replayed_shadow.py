@@ -100,7 +100,7 @@ def test_a_swap_whose_configuration_was_not_kept_is_refused(tmp_path: Path) -> N
         }
         connection.execute(
             "INSERT INTO messages SELECT run, 'control', stream, 0, 32000, NULL, ?, "
-            "NULL, '' FROM messages LIMIT 1",
+            "NULL, x'' FROM messages LIMIT 1",
             (json.dumps(header, separators=(",", ":")),),
         )
     done = neurovocal("replay", tmp_path / "run.sqlite")
