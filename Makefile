@@ -50,6 +50,10 @@ format: $(DEV_ENV)/.done  ## Format the code
 	$(DEV_ENV)/bin/ruff check --fix .
 	$(DEV_ENV)/bin/ruff format .
 
+docs: $(DEV_ENV)/.done  ## Build the site of the documentation into site/ (strict)
+	NO_MKDOCS_2_WARNING=1 $(DEV_ENV)/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
@@ -135,8 +139,8 @@ bench-loop: $(DEV_ENV)/.done  ## Measure the latency of a closed loop with LOOPS
 bench-song: $(DEV_ENV)/.done  ## Measure prediction, decoding, surprise and density of the RNN-RBM (resumable)
 	$(DEV_ENV)/bin/python bench/song/rnn_rbm.py
 
-bench-labels: $(DEV_ENV)/.done  ## Measure the accuracy of labels: tables of docs/labels.md (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/labels.svg
+bench-labels: $(DEV_ENV)/.done  ## Measure the accuracy of labels: tables of docs/performance/labels.md (an hour; resumable)
+	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/pictures/labels.svg
 
 bench-discover: $(DEV_ENV)/.done  ## Compare discovered clusters with annotated labels (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/discovery/agreement.py
@@ -164,7 +168,7 @@ detector: $(DEV_ENV)/.done  ## Train the detector network that ships again, from
 	    --out models/pretrained/any-animal
 
 clean:  ## Remove environments and caches
-	rm -rf $(RUN_ENV) $(DEV_ENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(RUN_ENV) $(DEV_ENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 LANES ?= 8
 MINUTES ?= 10

@@ -489,7 +489,7 @@ def _evaluate_recordings(
     if report is None:
         if not as_json:
             reporter.print_message(
-                "docs/training.md explains the figures; --report DIR draws them"
+                "docs/how-to/training.md explains the figures; --report DIR draws them"
             )
         return
     from neurovocal.models.report.page import Measurement, write_report

@@ -1,7 +1,7 @@
 """Agreement of every detector with every annotated set: ``make bench-detect``.
 
 Recordings are read from ``../shared/data`` or the folder NEUROVOCAL_DATA. Rows and
-columns of the tables, and the recordings used for choices: docs/detectors.md.
+columns of the tables, and the recordings used for choices: docs/reference/detectors.md.
 """
 
 import argparse

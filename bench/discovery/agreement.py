@@ -4,7 +4,7 @@ Adjusted mutual information of clusters and labels (0: no better than chance, 1:
 same), for the annotated segments and for those that the detector finds, beside k-means
 on mean spectra and durations. Recordings are read from ``../shared/data`` or the folder
 NEUROVOCAL_DATA. Rows and columns, and the recordings used for choices:
-docs/discover.md.
+docs/how-to/discover.md.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 Each cell (set, network, seed) is a classifier trained with the recommended recipe,
 tested once and stored under runs/labels; stored cells are not computed again, and an
-interrupted training is resumed. One thread. The tables of docs/labels.md are printed
-as Markdown on stdout, progress on stderr.
+interrupted training is resumed. One thread. The tables of docs/performance/labels.md
+are printed as Markdown on stdout, progress on stderr.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tables of docs/labels.md from the cells of bench/labels/label_accuracy.py."""
+"""Tables of docs/performance/labels.md from the cells of label_accuracy.py."""
 
 import json
 from pathlib import Path

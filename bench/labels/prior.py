@@ -1,4 +1,4 @@
-"""Accuracy of forecasts and of labels with them: the tables of docs/prior.md.
+"""Accuracy of forecasts and of labels with them: the tables of docs/research/prior.md.
 
     .venv/bin/python bench/labels/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
 

@@ -1,4 +1,4 @@
-"""Benefit of starting from another bird's bundle: the table of docs/training.md.
+"""Benefit of starting from another bird's bundle: the table of docs/how-to/training.md.
 
 About a minute of Bird0, a Bengalese finch outside of the shipped bundle's training, is
 trained from that bundle (`neurovocal train --from`) and from scratch, with equally

@@ -132,7 +132,8 @@ class Recipe:
         return [(kind, n) for kind, n in every if n]
 
 
-# Chosen on the validation sets (docs/polyphonic.md tells what is not clean about it).
+# Chosen on the validation sets; docs/research/polyphonic.md tells what is not clean
+# about it.
 RECIPES = {
     "JSB_Chorales": Recipe(sharpness=1.2),
     "Nottingham": Recipe(

@@ -1,7 +1,7 @@
 """Make the README's picture from the shipped recording and bundle.
 
-``python bench/pictures/make_picture.py`` writes ``docs/demo.png``: three seconds of
-audio with all published events.
+``python bench/pictures/make_picture.py`` writes ``docs/pictures/demo.png``: three
+seconds of audio with all published events.
 """
 
 import json
@@ -20,7 +20,7 @@ from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink
 
 BEGIN_S, END_S = 1.0, 4.0
-OUT = Path(__file__).resolve().parents[2] / "docs" / "demo.png"
+OUT = Path(__file__).resolve().parents[2] / "docs/pictures/demo.png"
 KINDS = ["frames", "label", "surprise", "synthesis"]
 
 

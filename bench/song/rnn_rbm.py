@@ -1,7 +1,7 @@
 """Prediction, decoding, surprise and density of the RNN-RBM: ``make bench-song``.
 
-The tables of docs/song.md: trained on two days of a Bengalese finch, measured on a
-third. Every finished cell is a JSON file and is not computed again.
+The tables of docs/research/song.md: trained on two days of a Bengalese finch, measured
+on a third. Every finished cell is a JSON file and is not computed again.
 
     python bench/song/rnn_rbm.py [--cells step decode surprise density] [--seeds 0 1 2]
 """

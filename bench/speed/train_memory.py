@@ -1,4 +1,4 @@
-"""Peak memory of a training: the figure of docs/training.md.
+"""Peak memory of a training: the figure of docs/how-to/training.md.
 
 One long recording of the synthetic bird is written with its annotation, and
 `neurovocal train` runs on it in a process of its own, whose peak is printed.

@@ -178,7 +178,7 @@ class Control:
         Returns
         -------
         dict
-            The reply, as docs/control.md describes it.
+            The reply, as docs/reference/control.md describes it.
 
         Raises
         ------

@@ -29,7 +29,7 @@ _MOST_ERROR_CHARS = 200  # of a peer's error that are logged
 
 
 class _Reply(msgspec.Struct):
-    """First part of a reply (docs/wire.md)."""
+    """First part of a reply (docs/reference/wire.md)."""
 
     ok: bool
     id: int | None = None

@@ -92,8 +92,8 @@ class Subscriber:
     received, missed : int
         Numbers of messages so far.
     malformed : int
-        Messages that were left out, because they are not as docs/wire.md says. The
-        first one is logged.
+        Messages that were left out, because they are not as docs/reference/wire.md
+        says. The first one is logged.
     positions : dict of (kind, stream) to Position
         Position of the last message of each topic, without the kinds that no journal
         keeps; only with `replay`.
@@ -234,7 +234,7 @@ class Subscriber:
         timeout : float, optional
             Seconds; None waits for ever.
 
-        Messages that are not as docs/wire.md says are left out and counted.
+        Messages that are not as docs/reference/wire.md says are left out and counted.
         """
         import zmq
 

@@ -81,7 +81,7 @@ class LaneConfig(Options):
     """Where the audio comes from."""
     signal: SignalOptions = SignalOptions()
     """Checks of a live source's signal: flat, clipped, with an offset, too quiet, of
-    another rate (docs/sources.md)."""
+    another rate (docs/reference/sources.md)."""
     bundle: str | None = None
     """Model bundle: a folder, or the name of one that ships."""
     features: StageConfig | None = None
@@ -149,15 +149,17 @@ class GlobalConfig(Options):
     control: StageConfig | None = None
     """Takes commands during the run, such as `{plugin: zmq}`; none by default."""
     supervise: SuperviseConfig = SuperviseConfig()
-    """Limits of the watchdog (docs/operation.md)."""
+    """Limits of the watchdog (docs/station/operation.md)."""
     keys: str | None = None
     """Folder of keys that `neurovocal keys new` made: every socket then encrypts, and
     accepts only clients that `neurovocal keys add` added."""
 
     privacy: PrivacyConfig | None = None
-    """What audio may leave the lanes (docs/clips.md); all of it by default."""
+    """What audio may leave the lanes (docs/how-to/clips.md); all of it by default."""
     faults: list[Fault] = Field(default=[], max_length=_MOST_FAULTS)
-    """Faults to inject, 100 at most; for rehearsals only (docs/reliability.md)."""
+    """Faults to inject, 100 at most; for rehearsals only.
+
+    See docs/performance/reliability.md."""
 
     @field_validator("version", mode="before")
     @classmethod

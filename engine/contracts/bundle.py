@@ -1,7 +1,7 @@
 """Model bundles: folders with the graphs, front end, labels and calibration of a model.
 
 Training writes the manifest; the engine checks it when it loads the bundle. The files
-and the tensors of each graph are described in docs/bundle.md.
+and the tensors of each graph are described in docs/reference/bundle.md.
 """
 
 import hashlib
@@ -196,7 +196,7 @@ class RnnRbmSpec(Section):
     free_energy_std: float = Field(gt=0)
     residual_file: str = "residual.npz"
     """Noise of drawn frames: `chol`, a factor of the residual covariance, or a
-    mixture that the state chooses from; `sigma`; see docs/bundle.md."""
+    mixture that the state chooses from; `sigma`; see docs/reference/bundle.md."""
 
 
 class PriorSpec(Section):

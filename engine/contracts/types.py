@@ -384,8 +384,9 @@ class Control:
     """Command that took effect for all audio from ``sample`` on.
 
     ``model`` is the name of the model (empty: the whole run), ``arguments`` are JSON
-    values (docs/control.md). A stream that its user stopped, by whatever means, has a
-    `STOP_COMMAND` whose ``position`` is the number of samples read from the source.
+    values (docs/reference/control.md). A stream that its user stopped, by whatever
+    means, has a `STOP_COMMAND` whose ``position`` is the number of samples read from
+    the source.
     """
 
     sample: int
@@ -435,12 +436,12 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters and timings of one lane, once a second (keys: docs/wire.md)."""
+    """Counters and timings of one lane, once a second (docs/reference/wire.md)."""
 
     values: dict[str, object]
 
 
-# Reasons of gaps, as published (docs/sources.md).
+# Reasons of gaps, as published (docs/reference/sources.md).
 GAP_DEVICE_LOST = "device lost"
 GAP_DEVICE_OVERFLOW = "device overflow"
 GAP_DEVICE_SLIP = "device slip"

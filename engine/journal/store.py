@@ -1,4 +1,4 @@
-"""Journal file: events of runs in SQLite (docs/journal.md)."""
+"""Journal file: events of runs in SQLite (docs/reference/journal.md)."""
 
 import os
 import re

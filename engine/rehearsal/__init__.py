@@ -1,1 +1,4 @@
-"""Rehearsals: each fault against the user's own configuration (docs/reliability.md)."""
+"""Rehearsals: each fault against the user's own configuration.
+
+Described in docs/performance/reliability.md.
+"""

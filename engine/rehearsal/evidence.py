@@ -22,7 +22,8 @@ from neurovocal.engine.wire.headers import (
     StatsHeader,
 )
 
-# What a kill may cost: events whose commit was still to come (docs/journal.md).
+# What a kill may cost: events whose commit was still to come: see
+# docs/reference/journal.md.
 WINDOW_S = 1.0
 _SHORTEST_S = 0.0005  # of a gap that counts: an outage begins with an empty one
 

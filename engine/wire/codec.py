@@ -1,4 +1,4 @@
-"""Wire format: encode and decode messages of three byte strings (docs/wire.md).
+"""Wire format (docs/reference/wire.md): encode and decode messages.
 
 A message has a topic, a header and a payload; the transport does not matter. The
 decoder checks everything: its input may come from any program.
@@ -212,8 +212,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
     Raises
     ------
     WireError
-        The message is not as docs/wire.md says. Unknown fields are allowed: a later
-        version may add some.
+        The message is not as docs/reference/wire.md says. Unknown fields are allowed:
+        a later version may add some.
     """
     if len(parts) != 3:
         raise WireError(f"a message has 3 parts, not {len(parts)}")

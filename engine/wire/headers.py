@@ -1,4 +1,4 @@
-"""Headers of wire messages, one structure per kind of event (docs/wire.md).
+"""Headers of wire messages, one structure per kind of event (docs/reference/wire.md).
 
 Without run, time of day and latency, which differ from run to run, the same structures
 are the canonical form of an event.
@@ -62,7 +62,7 @@ Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Latency(Struct, frozen=True):
-    """Latency ledger in milliseconds (docs/wire.md)."""
+    """Latency ledger in milliseconds (docs/reference/wire.md)."""
 
     wait_ms: float | None
     queue_ms: float | None

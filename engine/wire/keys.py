@@ -7,7 +7,7 @@ ENGINE/controllers/NAME.key     public keys of clients that may send commands, t
 CLIENT/client.key_secret        secret key of a client
 CLIENT/server.key               public key of the engine that the client trusts
 
-The files are ZeroMQ certificates (docs/security.md).
+The files are ZeroMQ certificates (docs/station/security.md).
 """
 
 import os

@@ -1,4 +1,4 @@
-// Keys that `neurovocal keys add` made, as options of a socket (docs/security.md).
+// Keys that `neurovocal keys add` made, as options of a socket (docs/station/security.md).
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -2,7 +2,7 @@
 //
 // Each topic has a position: run and number of the last message that was handed out.
 // A live message that does not follow it is held while the journal is asked for what
-// comes between; docs/wire.md, "Replaying missed messages".
+// comes between; docs/reference/wire.md, "Replaying missed messages".
 
 import { Dealer } from "zeromq";
 

@@ -1,4 +1,4 @@
-// Prints the labels that a running engine publishes: docs/wire.md in JavaScript.
+// Prints the labels that a running engine publishes: docs/reference/wire.md in JavaScript.
 //
 //   node subscriber.mjs [ENDPOINT] [--kinds label,onset] [--count N] [--json]
 //                       [--replay ENDPOINT] [--start now|run|journal] [--keys DIR]

@@ -18,7 +18,7 @@ from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape
 
 
 def classifier_graph(model: Classifier) -> Any:
-    """Build the graph of ``classifier.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``classifier.onnx`` (docs/reference/bundle.md)."""
     g = GraphWriter("classifier")
     encoder = model.encoder
     encoded = write_encoder(g, encoder, "frames")

@@ -85,7 +85,7 @@ class DetectorNetwork(nn.Module):
 
 
 def detector_graph(model: DetectorNetwork) -> Any:
-    """Build the graph of ``detector.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``detector.onnx`` (docs/reference/bundle.md)."""
     g = GraphWriter("detector")
 
     def constant(name: str, value: float) -> str:

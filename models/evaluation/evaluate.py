@@ -162,7 +162,7 @@ def evaluate_bundle(
     -------
     dict
         Plain numbers, ready for JSON: `recordings`, `seconds`, and per model the
-        measures of docs/training.md.
+        measures of docs/how-to/training.md.
     """
     units = units_of(bundle, recordings)
     figures: dict[str, Any] = {

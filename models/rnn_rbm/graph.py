@@ -10,7 +10,7 @@ from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape, value_inf
 
 
 def scoring_graph(model: RnnRbm) -> Any:
-    """Build the graph of ``rnn_rbm.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``rnn_rbm.onnx`` (docs/reference/bundle.md)."""
     g = GraphWriter("rnn_rbm")
     rbm = _RbmWriter(g, model)
     per_layer = _recurrent(g, model, "frames")
@@ -53,7 +53,7 @@ def scoring_graph(model: RnnRbm) -> Any:
 
 
 def sampling_graph(model: RnnRbm) -> Any:
-    """Build the graph of ``rnn_rbm_sample.onnx`` (docs/bundle.md).
+    """Build the graph of ``rnn_rbm_sample.onnx`` (docs/reference/bundle.md).
 
     One step of the recurrent part, followed by a loop of Gibbs steps, one per row of
     `noise`.

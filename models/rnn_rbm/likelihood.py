@@ -79,7 +79,8 @@ class Accuracy:
     ----------
     replaced_once : float
         Mean over frames of C / max(R, S): a replaced note counts as one error. It is
-        the accuracy of Boulanger-Lewandowski et al. (2012) (docs/polyphonic.md).
+        the accuracy of Boulanger-Lewandowski et al. (2012);
+        docs/research/polyphonic.md tells why.
     replaced_twice : float
         Mean over frames of TP / (TP + FP + FN) = C / (R + S - C): a replaced note
         counts as a deletion and an insertion.

@@ -100,7 +100,7 @@ def pooled_covariance(residual: Float32) -> Float64:
 def fit_residual(
     train: PredictionErrors, valid: PredictionErrors, n_components: int, seed: int
 ) -> dict[str, Float32]:
-    """Fit the arrays of a bundle's residual file (docs/bundle.md).
+    """Fit the arrays of a bundle's residual file (docs/reference/bundle.md).
 
     Parameters
     ----------

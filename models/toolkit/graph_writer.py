@@ -1,7 +1,7 @@
 """ONNX graphs, built node by node from standard operators.
 
-A graph built by hand follows docs/bundle.md exactly, does not depend on the version
-of torch's exporters, and takes milliseconds to write.
+A graph built by hand follows docs/reference/bundle.md exactly, does not depend on the
+version of torch's exporters, and takes milliseconds to write.
 """
 
 from typing import Any, TypeAlias

@@ -311,7 +311,7 @@ class RnnRbmConfig(Options):
 
 
 class ForecastConfig(Options):
-    """RNN-RBM over units, which predicts the next unit (docs/prior.md)."""
+    """RNN-RBM over units, which predicts the next unit (docs/research/prior.md)."""
 
     n_recurrent: int = Field(default=32, gt=0)
     """Recurrent units."""

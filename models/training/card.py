@@ -81,9 +81,9 @@ def card_page(manifest: Manifest, description: str) -> str:
                 lines.append(f"| {part}: {name} | {value:g} |")
     lines += [
         "",
-        "What the measures mean: docs/training.md. They hold for this animal and this",
-        "way of recording; `neurovocal evaluate` gives the same measures on any other",
-        "annotated recordings.",
+        "What the measures mean: docs/how-to/training.md. They hold for this animal",
+        "and this way of recording; `neurovocal evaluate` gives the same measures on",
+        "any other annotated recordings.",
         "",
     ]
     return "\n".join(lines)

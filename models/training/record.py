@@ -117,7 +117,7 @@ def run_record(
 
 
 def write_history(folder: Path, histories: Mapping[str, History | None]) -> None:
-    """Write the measures of all validations (docs/bundle.md)."""
+    """Write the measures of all validations (docs/reference/bundle.md)."""
     content = {
         name: {
             "rows": [_finite(row) for row in history.rows],

@@ -1,4 +1,4 @@
-"""Control socket: JSON requests and replies over ZeroMQ (docs/control.md)."""
+"""Control socket: JSON requests and replies over ZeroMQ (docs/reference/control.md)."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -23,7 +23,7 @@ from neurovocal.plugins.features.spectrum import (
     window_of,
 )
 
-# Chosen on days 23 and 24 of gy6or6: docs/synthesis.md.
+# Chosen on days 23 and 24 of gy6or6: docs/how-to/synthesis.md.
 LOOK_AHEAD = 4
 _ITERATIONS = 24  # at 50 % overlap
 _FEWER_ITERATIONS = 16  # at more overlap, where frames determine each other more

@@ -7,7 +7,7 @@ that were output never change; the newest frames are made consistent with them a
 each other by the projections of Griffin and Lim (1984), with the inertia of Perraudin,
 Balazs and Sondergaard (2013, "A fast Griffin-Lim algorithm", eq. 6). With the inertia,
 few iterations on few frames reach the quality of a hundred on the whole recording
-(docs/synthesis.md has the figures).
+(docs/how-to/synthesis.md has the figures).
 """
 
 from typing import Any

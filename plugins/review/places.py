@@ -140,7 +140,7 @@ class SoundPlaces:
     def _in_sources(self, stream: str) -> Sound | None:
         if self._withholds:
             self._missing.append(
-                "privacy withholds the sound of the source here (docs/clips.md)"
+                "privacy withholds the sound of the source here (docs/how-to/clips.md)"
             )
             return None
         for lane in self._lanes:
@@ -294,7 +294,7 @@ class _ClipSegment(msgspec.Struct):
 
 
 class _Sidecar(msgspec.Struct):
-    """Sidecar of a clip (docs/clips.md)."""
+    """Sidecar of a clip (docs/how-to/clips.md)."""
 
     audio: str
     stream: str

@@ -92,7 +92,7 @@ class JournalOptions(Options):
 
 
 class JournalSink:
-    """Writes events to a journal (docs/journal.md).
+    """Writes events to a journal (docs/reference/journal.md).
 
     An event that comes `commit_ms` or more after the last commit is committed at once,
     those that follow it are committed together; the engine flushes when no event comes

@@ -157,7 +157,7 @@ def access_problems(endpoint: str, access: Access) -> Iterator[str]:
         return
     if access.credentials.are_needed:
         return
-    remedy = "give a token, or user and password (docs/page.md)"
+    remedy = "give a token, or user and password (docs/how-to/page.md)"
     if not is_loopback(address.host):
         yield (
             f"endpoint '{endpoint}' lets other machines see and hear what the engine "

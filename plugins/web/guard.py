@@ -119,7 +119,7 @@ class Guard:
                 403,
                 f"this page answers to its own address, http://127.0.0.1:"
                 f"{self._address.port}/, not to the name in your request; with a token "
-                "it answers to any name (docs/page.md)",
+                "it answers to any name (docs/how-to/page.md)",
             )
         origin = headers.get("origin")
         only_reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")

@@ -250,7 +250,8 @@ class Live:
         parts = self._parts.get(request.station)
         control = None if parts is None else parts.control
         if control is None:
-            error = "commands are not allowed here: see 'control' in docs/page.md"
+            where = "see 'control' in docs/how-to/page.md"
+            error = f"commands are not allowed here: {where}"
             return message_text("reply", id=request.id, ok=False, error=error)
         try:
             reply = await asyncio.to_thread(

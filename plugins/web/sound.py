@@ -155,7 +155,7 @@ class SoundKeeper:
         if n_found:
             return samples
         if any(begin < stop and start < end for begin, end in sound.withheld):
-            raise NoSoundError("privacy withholds this sound (docs/clips.md)")
+            raise NoSoundError("privacy withholds this sound (docs/how-to/clips.md)")
         if start >= sound.stop:
             raise NoSoundError("this sound has not arrived yet, or never will")
         raise NoSoundError(

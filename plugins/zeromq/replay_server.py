@@ -1,6 +1,6 @@
 """Replay socket: answers subscribers' requests for missed messages from a journal.
 
-Requests and replies are described in docs/wire.md, "Replaying missed messages".
+Requests and replies: docs/reference/wire.md, "Replaying missed messages".
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""docs/architecture.md agrees with the code: package drawings and named functions."""
+"""The page on architecture agrees with the code: package drawings, named functions."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 LAYERS = ("engine", "plugins", "models")
 NODE = re.compile(r'(\w+)\["([\w/]+)(?: \(.*\))?"\]')
 ARROW = re.compile(r'^\s*(\w+)(?:\["[^"]+"\])? --> (\w+)', re.M)
@@ -96,4 +96,4 @@ def test_named_functions_exist(file: str, name: str) -> None:
 
 def test_named_paths_exist() -> None:
     for path in re.findall(r"`((?:engine|plugins|models|tests)/[\w/.]+)`", PAGE):
-        assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
+        assert (ROOT / path).exists(), f"docs/explanation/architecture.md names {path}"

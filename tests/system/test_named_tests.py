@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-LINK = re.compile(r"\]\((?:\.\./)?(tests/[^)#\s]*)")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+LINK = re.compile(r"\]\((?:\.\./)*(tests/[^)#\s]*)")
 PATH = re.compile(r"`(tests/[\w/]+\.py)`")
 # `test_file.py`: `part_of_a_name`, `part_of_another`
 NAME = re.compile(r"`(test_\w+\.py)`(?:: ((?:`\w+`(?:, )?)+))?")

@@ -57,13 +57,13 @@ def test_neurovocal_is_a_namespace():
 
 
 def test_every_dependency_is_explained():
-    text = (ROOT / "docs" / "dependencies.md").read_text().lower()
+    text = (ROOT / "docs/project/dependencies.md").read_text().lower()
     names = list(PROJECT["project"]["dependencies"])
     for extra in PROJECT["project"]["optional-dependencies"].values():
         names += extra
     for requirement in names:
         name = requirement.split(">")[0].split("=")[0].split("[")[0].strip().lower()
-        assert name in text, f"docs/dependencies.md does not say what {name} is for"
+        assert name in text, f"dependencies.md does not say what {name} is for"
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ def test_from_unlabelled_recordings_to_a_promoted_bundle(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_five_minutes_of_a_finch(tmp_path, data_folder):
-    """The tutorial (docs/tutorial-review.md), with a reviewer who knows the truth."""
+    """The tutorial (docs/tutorials/review.md), with a reviewer who knows the truth."""
     folder = data_folder / "finch_bird0"
     rows: Truth = {}
     with (folder / "annotations.csv").open() as table:

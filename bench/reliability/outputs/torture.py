@@ -37,7 +37,7 @@ from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.journal import read_events, runs
 
-# Events that were not committed yet may be lost (docs/journal.md).
+# Events that were not committed yet may be lost (docs/reference/journal.md).
 WINDOW_S = 1.0
 # One kill in four comes while the engine starts, the others so long after the first
 # received event.

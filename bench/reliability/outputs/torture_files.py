@@ -25,7 +25,7 @@ from neurovocal.engine.contracts.types import Audio, Float32
 
 # A clip is written a second after its post-roll: labels may come so late.
 SETTLE_S = 1.0
-# Of sound, headers may lack the last second (docs/operation.md).
+# Of sound, headers may lack the last second (docs/station/operation.md).
 UNTOLD_S = 1.0
 
 

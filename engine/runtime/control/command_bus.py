@@ -1,4 +1,4 @@
-"""Command bus: carries out requests while a run goes on (docs/control.md)."""
+"""Command bus: carries out requests while a run goes on (docs/reference/control.md)."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -45,7 +45,7 @@ def evaluate_forecast(
     Returns
     -------
     dict
-        Numbers by name; docs/prior.md explains them.
+        Numbers by name; docs/research/prior.md explains them.
     """
     spec, classifier = bundle.manifest.forecast, bundle.manifest.classifier
     assert spec is not None

@@ -29,7 +29,7 @@ _GOLDEN_ROWS = 200
 
 
 def forecast_graph(model: UnitRnnRbm) -> Any:
-    """Build the graph of ``forecast.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``forecast.onnx`` (docs/reference/bundle.md)."""
     g = GraphWriter("forecast")
     layer, n = model.layer, model.n_recurrent
     bias = layer.bias.detach().numpy()

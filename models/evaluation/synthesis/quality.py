@@ -131,7 +131,7 @@ class SongComparison:
         self._near = np.quantile(repeats, _REPEAT_QUANTILE) if len(repeats) else 0.0
 
     def __call__(self, songs: Sequence[Float32]) -> dict[str, float]:
-        """Return all measures of some songs (docs/synthesis-quality.md)."""
+        """Return all measures of some songs (docs/research/synthesis-quality.md)."""
         durations = self._durations_of(songs)
         seconds = sum(map(len, songs)) / self._frames_per_s
         median = float(np.median(durations)) if len(durations) else float("nan")

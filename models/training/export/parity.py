@@ -129,7 +129,7 @@ def check_rnn_rbm(
 
 
 def torch_outputs(model: RnnRbm, frames: Float32, noise: Float32) -> dict[str, Float32]:
-    """Compute the graphs' outputs with torch, by their names in docs/bundle.md."""
+    """Compute the graphs' outputs with torch, by the names of the bundle format."""
     with torch.no_grad():
         v = torch.from_numpy(frames)[:, None]
         states = model.states(v, model.initial_state())

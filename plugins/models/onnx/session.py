@@ -50,8 +50,8 @@ class Graph:
     name : str
         File name within the bundle.
     inputs, outputs : mapping of str to tuple
-        Tensors that docs/bundle.md specifies, with their shapes; None stands for
-        a length that must be free. All are float32.
+        Tensors that docs/reference/bundle.md specifies, with their shapes; None stands
+        for a length that must be free. All are float32.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def graph_content(path: Path, where: str) -> bytes:
     if forbidden:
         raise BundleError(
             f"{where} contains {' and '.join(forbidden)}, which no bundle may: export "
-            "it as docs/bundle.md says"
+            "it as docs/reference/bundle.md says"
         )
     return content
 

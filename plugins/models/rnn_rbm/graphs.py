@@ -9,7 +9,7 @@ from neurovocal.plugins.storage.npz import read_npz
 
 
 def scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
-    """Open the bundle's graph over frames; docs/bundle.md describes its tensors."""
+    """Open the bundle's graph over frames; its tensors: docs/reference/bundle.md."""
     state = (spec.n_layers, spec.n_recurrent)
     return Graph(
         bundle,

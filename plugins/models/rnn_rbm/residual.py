@@ -1,8 +1,8 @@
 """Residual noise of an RNN-RBM's expectation: the bundle's residual file.
 
 One covariance for all frames, or a mixture of Gaussians whose weights depend on the
-recurrent state (docs/bundle.md): errors are small in silence, and large and varied
-where a syllable begins.
+recurrent state (docs/reference/bundle.md): errors are small in silence, and large and
+varied where a syllable begins.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
 
 
 def sampling_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
-    """Open the bundle's graph of one step; docs/bundle.md describes its tensors."""
+    """Open the bundle's graph of one step; its tensors: docs/reference/bundle.md."""
     state = (spec.n_layers, spec.n_recurrent)
     return Graph(
         bundle,

@@ -1,4 +1,4 @@
-"""Write clips: the audio of selected segments or bouts, with labels (docs/clips.md)."""
+"""Write clips: the audio of selected segments or bouts, with labels."""
 
 import json
 import logging

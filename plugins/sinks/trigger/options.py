@@ -31,7 +31,7 @@ class PlayOptions(Options):
 
 
 class SetOptions(Options):
-    """What is set, as by the command `set` (docs/control.md)."""
+    """What is set, as by the command `set` (docs/reference/control.md)."""
 
     model: str = "rnn_rbm"
     """Plugin name of the model, or its place in the lane's list."""
@@ -43,7 +43,7 @@ class TriggerOptions(Options):
     """Options of the ``trigger`` sink."""
 
     pattern: str
-    """Units one after the other, such as `a b [c d] $`; docs/closed-loop.md."""
+    """Units one after the other, such as `a b [c d] $`; docs/how-to/closed-loop.md."""
     name: str = Field(default="trigger", min_length=1)
     """Name in events; several triggers need several."""
     status: Literal["onset", "provisional", "final"] = "final"

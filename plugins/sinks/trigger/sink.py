@@ -1,4 +1,4 @@
-"""Play a sound or set a model when a pattern of units occurs (docs/closed-loop.md).
+"""Play a sound or set a model when a pattern of units occurs.
 
 The watcher in the lane decides when, by the audio alone; the sink acts, and measures
 the latency from the trigger to the sound.

@@ -162,5 +162,5 @@ def test_messages_of_an_unknown_type_are_ignored(page):
         "type": "reply",
         "id": 3,
         "ok": False,
-        "error": "commands are not allowed here: see 'control' in docs/page.md",
+        "error": "commands are not allowed here: see 'control' in docs/how-to/page.md",
     }

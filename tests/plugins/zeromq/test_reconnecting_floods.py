@@ -1,7 +1,7 @@
 """Peers that connect, send and disconnect about 100 times per second.
 
 Memory and subscribers withstand that rate. Faster floods of peers without keys are for
-a firewall: the limits are per connection (docs/security.md).
+a firewall: the limits are per connection (docs/station/security.md).
 """
 
 import random

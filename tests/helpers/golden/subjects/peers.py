@@ -38,7 +38,7 @@ def peer(
 
 
 def subscribe(socket: "zmq.Socket[bytes]", *prefixes: str) -> None:
-    """Subscribe to topics, then announce that this was all (docs/wire.md)."""
+    """Subscribe to topics, then announce that this was all (docs/reference/wire.md)."""
     for prefix in prefixes:
         socket.setsockopt_string(zmq.SUBSCRIBE, prefix)
     socket.setsockopt_string(zmq.SUBSCRIBE, f"nv1~ready/{uuid.uuid4()}/1/1")

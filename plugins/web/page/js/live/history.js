@@ -16,7 +16,7 @@ export const EVENT_KINDS = [
  * Which messages of each topic were received, by `seq`.
  *
  * A topic is a kind of a stream of a station. In one run `seq` has no holes; another
- * run begins at 0 (docs/wire.md).
+ * run begins at 0 (docs/reference/wire.md).
  */
 export class Received {
   constructor() {
