@@ -1,14 +1,10 @@
 """``neurovocal discover``: clusters of sounds in recordings without labels."""
 
-import getpass
 import importlib.util
 import json
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -17,18 +13,34 @@ from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.bundle import DEFAULT_DETECTOR, load_bundle
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
 from neurovocal.engine.contracts.tuning import load_tuner
-from neurovocal.engine.support.endpoints import Address, parse_address
+from neurovocal.engine.support.endpoints import Address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import printable
+from neurovocal.plugins.web.access import Access
+from neurovocal.plugins.web.options import (
+    BehindProxy,
+    Host,
+    PasswordFile,
+    TokenFile,
+    User,
+    page_access,
+    user_name,
+)
 
 if TYPE_CHECKING:
     from neurovocal.models.discovery.discover import Found
     from neurovocal.models.discovery.segments import DetectorChoice
 
-_ENDPOINT = "127.0.0.1:8420"
-_PORTS = 20
+_PORT = 8422
 _NEEDED = {"torch": "torch", "sklearn": "scikit-learn"}
-_STEP_S = 0.5
+
+
+class PageChoice(NamedTuple):
+    """Address of the page, whether the user named its port, and who may open it."""
+
+    address: Address
+    fixed: bool
+    access: Access
 
 
 def discover(
@@ -114,23 +126,22 @@ def discover(
         bool,
         typer.Option("--page", help="Show the map on a page at the end, to name it."),
     ] = False,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help=f"Of the page; default: {_ENDPOINT}, or near it."
-        ),
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="NEUROVOCAL_TOKEN",
-            metavar="SECRET",
-            help="Lets other machines in that present it.",
-        ),
-    ] = None,
     author: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who names; default: you.")
     ] = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help=f"Port; 0: any that is free. Default: {_PORT}, or the next free one.",
+        ),
+    ] = None,
+    token_file: TokenFile = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    behind_proxy: BehindProxy = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Find kinds of sounds in recordings without labels: clusters on a map.
@@ -140,6 +151,11 @@ def discover(
     --page DIR shows the map, to name, merge and split clusters.
     """
     _require()
+    number = _PORT if port is None else port
+    address, access = page_access(
+        host, number, token_file, user, password_file, behind_proxy
+    )
+    shown = PageChoice(address, port is not None, access)
     if out is None:
         if not page:
             raise ConfigError("--out DIR is missing: name a folder to be made")
@@ -147,7 +163,7 @@ def discover(
             raise ConfigError("--page alone takes the one folder of a discovery")
         out = at_home(recordings[0])
         _check_finished(out)
-        _serve(out, endpoint, token, author)
+        _serve(out, shown, author)
         raise typer.Exit(EXIT_CLEAN)
     out = at_home(out)
     if kind is not None and like is None:
@@ -157,8 +173,6 @@ def discover(
         raise ConfigError(
             "--like and --config exclude each other: both give the detector"
         )
-    if page:
-        _access(endpoint, token)
     from neurovocal.models.discovery.folder import DiscoveryFolder, Request
     from neurovocal.models.discovery.segments import find_files
 
@@ -181,7 +195,7 @@ def discover(
     found = _run(folder, request, detector, overwrite)
     _report(found, out, as_json, page)
     if page:
-        _serve(out, endpoint, token, author)
+        _serve(out, shown, author)
     raise typer.Exit(EXIT_RUNTIME if found.set_aside else EXIT_CLEAN)
 
 
@@ -303,63 +317,21 @@ def _report(found: "Found", out: Path, as_json: bool, page: bool) -> None:
         _tell(f"or correct them: neurovocal review {out}")
 
 
-def _access(endpoint: str | None, token: str | None) -> tuple[Any, Address]:
-    """Return who may open the page, and where it is; raises for mistakes."""
-    from neurovocal.plugins.web.access import Access, Credentials, access_problems
-
-    access = Access(Credentials(token))
-    place = endpoint or _ENDPOINT
-    if problems := list(access_problems(place, access)):
-        raise ConfigError(problems)
-    return access, parse_address(place, binds=True)
-
-
-def _serve(
-    folder: Path, endpoint: str | None, token: str | None, author: str | None
-) -> None:
+def _serve(folder: Path, page: PageChoice, author: str | None) -> None:
     """Serve the page of a finished discovery until Ctrl-C."""
     from neurovocal.models.discovery.folder import DiscoveryFolder
     from neurovocal.models.discovery.page import DiscoveryPage
-    from neurovocal.plugins.web.server import PageServer
+    from neurovocal.plugins.web.serving import serve_until_stopped, start_page
 
-    access, address = _access(endpoint, token)
-    shown = DiscoveryPage(DiscoveryFolder(folder), author or _user())
-    stopping = threading.Event()
+    shown = DiscoveryPage(DiscoveryFolder(folder), author or user_name())
+    server = start_page(shown.routes, page.access, page.address, fixed=page.fixed)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
+    def announce() -> None:
+        typer.echo(f"the map is at {server.url}discover")
+        _tell("Ctrl-C ends it")
 
-    ports = range(address.port, address.port + (1 if endpoint else _PORTS))
-    server = None
-    for port in ports:
-        server = PageServer(Address(address.host, port), access, shown.routes())
-        try:
-            server.start()
-            break
-        except ConfigError:
-            if port == ports[-1]:
-                raise
-    assert server is not None
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [(number, signal.signal(number, stop)) for number in numbers]
-    typer.echo(f"the map is at {server.url}discover")
-    _tell("Ctrl-C ends it")
-    try:
-        while not stopping.wait(_STEP_S):
-            if server.failure is not None:
-                raise ConfigError(f"the page ended: {server.failure!r}")
-    finally:
-        server.stop()
-        for number, handler in before:
-            signal.signal(number, handler)
+    serve_until_stopped(server, announce)
     _tell(f"changes are kept in '{folder}'; annotations.csv is what was exported last")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def _tell(sentence: str) -> None:

@@ -8,6 +8,7 @@ from there. Changes by people are appended to ``changes.jsonl``.
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +37,11 @@ _OWN = (
     *(STATE, ANNOTATIONS, CHANGES, _FOUND, _SEGMENTS, _PATCHES, _FEATURES),
     *(_MAP, _CLUSTERS, _CHECKPOINT),
 )
+
+
+_BY_PEOPLE = (CHANGES, ANNOTATIONS)
+# What `--overwrite` has kept of the discoveries before.
+_KEPT = re.compile(rf"({re.escape(CHANGES)}|{re.escape(ANNOTATIONS)})\.[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +164,10 @@ class DiscoveryFolder:
         state = self.state()
         if state.get("fingerprint") == request.fingerprint:
             return []
-        edited = (
-            ", with changes by hand that would be lost," if self._has_changes else ""
-        )
+        kept = " (changes by hand are kept beside it)" if self._has_changes else ""
         return [
-            f"--out '{path}' holds a discovery of other recordings or options{edited}: "
-            "name a new folder, or add --overwrite to begin anew"
+            f"--out '{path}' holds a discovery of other recordings or options: "
+            f"name a new folder, or add --overwrite to begin anew{kept}"
         ]
 
     def begin(self, request: Request, *, overwrite: bool) -> None:
@@ -178,6 +182,7 @@ class DiscoveryFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         fingerprint = request.fingerprint
         if overwrite and self.path.is_dir():
+            self._keep_changes()
             for name in _OWN:
                 (self.path / name).unlink(missing_ok=True)
         if self.state().get("fingerprint") != fingerprint:
@@ -405,7 +410,9 @@ class DiscoveryFolder:
         return sorted(
             name
             for name in os.listdir(self.path)
-            if name not in _OWN and not name.startswith(".")
+            if name not in _OWN
+            and not name.startswith(".")
+            and not _KEPT.fullmatch(name)
         )
 
     def _arrays(self, name: str) -> dict[str, Any]:
@@ -425,11 +432,21 @@ class DiscoveryFolder:
 
     def damage(self, path: Path) -> ConfigError:
         """Return the error of a file that cannot be used."""
-        kept = ", after moving changes.jsonl away" if self._has_changes else ""
         return ConfigError(
-            f"'{path}' is damaged or missing: run the discovery again with "
-            f"--overwrite{kept}"
+            f"'{path}' is damaged or missing: run the discovery again with --overwrite"
         )
+
+    def _keep_changes(self) -> None:
+        """Rename what people changed and exported to the first free number."""
+        if not self._has_changes:
+            return
+        number = 1
+        while any((self.path / f"{name}.{number}").exists() for name in _BY_PEOPLE):
+            number += 1
+        with writing(self.path):
+            for name in _BY_PEOPLE:
+                if (self.path / name).exists():
+                    os.replace(self.path / name, self.path / f"{name}.{number}")
 
     @property
     def _has_changes(self) -> bool:

@@ -1,11 +1,7 @@
 """``neurovocal review``: listen to segments, correct them, and export a dataset."""
 
-import getpass
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -41,13 +37,13 @@ from neurovocal.plugins.web.options import (
     TokenFile,
     User,
     page_access,
+    user_name,
 )
-from neurovocal.plugins.web.server import PageServer
+from neurovocal.plugins.web.serving import serve_until_stopped, start_page
 
 _PORT = 8421
 _SQLITE = b"SQLite format 3\0"
 _MOST_NOTES = 12
-_STEP_S = 0.5
 
 
 def review(
@@ -182,7 +178,7 @@ def review(
             export_folder(place),
             reload=read,
             stamp=lambda: stamp_of(reviewed, labels),
-            author=author or _user(),
+            author=author or user_name(),
         )
         _serve(page, access, address, fixed=port is not None)
     finally:
@@ -237,13 +233,6 @@ def _read_files(
     return read_folder(path.absolute().parent, annotations, choice, path)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
 def _export(
     session: ReviewSession,
     folder: Path,
@@ -288,50 +277,20 @@ def _report(done: Exported, form: Format) -> None:
 
 def _serve(page: ReviewPage, access: Access, address: Address, *, fixed: bool) -> None:
     """Serve the page until Ctrl-C."""
-    stopping = threading.Event()
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
+    def announce() -> None:
+        reviewed, total = page.session.progress()
+        _tell(f"{reviewed} of {total} segments reviewed")
+        typer.echo(f"review: {server.url} (open it in a browser)")
+        _tell("Ctrl-C ends it")
 
-    server = _started(page, access, address, fixed=fixed)
-    before = [
-        (number, signal.signal(number, stop))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    ]
-    reviewed, total = page.session.progress()
-    _tell(f"{reviewed} of {total} segments reviewed")
-    typer.echo(f"review: {server.url} (open it in a browser)")
-    _tell("Ctrl-C ends it")
+    server = start_page(lambda: page.routes(at_root=True), access, address, fixed=fixed)
     try:
-        while not stopping.wait(_STEP_S):
-            if server.failure is not None:
-                raise ConfigError(f"the page ended: {server.failure!r}")
+        serve_until_stopped(server, announce)
     finally:
-        server.stop()
         page.audio.close()
-        for number, handler in before:
-            signal.signal(number, handler)
     reviewed, total = page.session.progress()
     _tell(f"{reviewed} of {total} segments reviewed; `--export DIR` writes a dataset")
-
-
-def _started(
-    page: ReviewPage, access: Access, address: Address, *, fixed: bool
-) -> PageServer:
-    """Return a running server; where its port is taken, at one after it."""
-    ports = range(address.port, address.port + (1 if fixed else 20))
-    for port in ports:
-        server = PageServer(
-            Address(address.host, port), access, page.routes(at_root=True)
-        )
-        try:
-            server.start()
-        except ConfigError:
-            if port == ports[-1]:
-                raise
-        else:
-            return server
-    raise AssertionError("a range of ports is not empty")
 
 
 def _tell(sentence: str) -> None:

@@ -1,5 +1,6 @@
 """Options of commands that serve a page: its address, and who may open it."""
 
+import getpass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -50,6 +51,14 @@ def page_access(
     if problems := list(access_problems(place, access)):
         raise ConfigError(problems)
     return parse_address(place, binds=True), access
+
+
+def user_name() -> str:
+    """Return the name of who runs the command; empty where it is unknown."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _read_secret(path: Path) -> str:

@@ -103,8 +103,14 @@ def test_other_recordings_or_options_need_overwrite(run, found):
     assert code == 1
     assert "--overwrite" in last_line(err)
     assert (found / "annotations.csv").read_bytes() == before
+    (found / "changes.jsonl").write_text("")
     code, _, err = run(*arguments, "--overwrite")
     assert code == 0, err
+    # What people did is never lost; and a third run finds the folder its own.
+    assert (found / "annotations.csv.1").read_bytes() == before
+    assert (found / "changes.jsonl.1").exists()
+    assert not (found / "changes.jsonl").exists()
+    assert run(*arguments)[0] == 0
     assert json.loads((found / "discovery.json").read_text())["request"]["seed"] == 3
 
 
@@ -295,7 +301,7 @@ def test_training_and_review_read_the_folder(finished):
 
 
 def test_the_page_is_served_until_ctrl_c(finished):
-    arguments = ("discover", "--page", finished / "found", "--endpoint", "127.0.0.1:0")
+    arguments = ("discover", "--page", finished / "found", "--port", "0")
     with running(*arguments) as process:
         line = process.stdout.readline()
         address = line.split()[-1]
