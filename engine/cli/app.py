@@ -58,6 +58,7 @@ _SETTINGS: dict[str, Any] = {
 # Name: module of `cli/commands` and function in it, in the order of the help text.
 _COMMANDS = {
     "run": "run:run",
+    "demo": "run:demo",
     "check": "inspect:check",
     "init": "init:init",
     "devices": "inspect:devices",
@@ -99,7 +100,7 @@ def _top_level(
 ) -> None:
     """Detect, label and synthesize animal vocalizations while they happen.
 
-    Start with `neurovocal run`: it plays a recording that ships, no hardware
+    Start with `neurovocal demo`: it plays a recording that ships, no hardware
     needed. `neurovocal COMMAND --help` explains a command.
     """
     raise_handle_limit()

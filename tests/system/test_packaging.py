@@ -3,6 +3,8 @@
 import configparser
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,8 @@ import venv
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urljoin
+from urllib.request import urlopen
 
 import pytest
 from repository import ROOT
@@ -123,29 +127,153 @@ def test_every_entry_point_leads_to_a_file(wheel):
             assert {f"{module}.py", f"{module}/__init__.py"} & names, target
 
 
+PYTHONS = re.findall(
+    r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"])
+)
+
+
+def test_the_classifiers_name_the_oldest_python():
+    assert PROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
+
+
+def interpreter(release):
+    """An interpreter of a release: this one, one on PATH, or one of pyenv's."""
+    if sys.version.startswith(f"{release}."):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    found = sorted(pyenv.glob(f"versions/{release}.*/bin/python"))
+    for candidate in (shutil.which(f"python{release}"), *found):
+        command = [candidate, "-c", "import ssl, sqlite3, venv"]
+        if candidate and not subprocess.run(command, capture_output=True).returncode:
+            return str(candidate)
+    pytest.skip(f"there is no Python {release} on this machine")
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory):
+    """Folder of programs with uv and pipx, in an environment of their own."""
+    folder = tmp_path_factory.mktemp("tools")
+    venv.create(folder, with_pip=True)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "-q", "uv", "pipx"]
+    done = subprocess.run(install, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"uv and pipx cannot be had here: {done.stderr[-200:]}")
+    return folder / "bin"
+
+
+def _environment(folder, tools=None):
+    """What a new user's shell has: a home and a path, no variable of this project."""
+    path = os.environ["PATH"]
+    return {
+        "PATH": f"{tools}:{path}" if tools else path,
+        "HOME": str(folder),
+        # Where the machine keeps its packages and certificates.
+        **{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "UV_", "SSL"))},
+    }
+
+
 @pytest.mark.long
-def test_the_wheel_alone_runs_the_demo(wheel, tmp_path):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("release", PYTHONS)
+def test_the_wheel_alone_does_what_it_promises(
+    wheel, tools, tmp_path, release, installer
+):
     """In an environment without this folder, and without torch."""
     folder = tmp_path / "env"
-    venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-    constraints = ROOT / "constraints.txt"
-    limits = ["-c", str(constraints)] if constraints.exists() else []
-    subprocess.run([*pip, str(wheel), *limits], check=True, cwd=tmp_path)
+    limits = ["-c", str(ROOT / "constraints.txt")]
+    if installer == "pip":
+        subprocess.run([interpreter(release), "-m", "venv", folder], check=True)
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        subprocess.run([*pip, str(wheel), *limits], check=True, cwd=tmp_path)
+    else:
+        made = [tools / "uv", "venv", "-q", "--python", interpreter(release), folder]
+        subprocess.run(made, check=True)
+        pip = [tools / "uv", "pip", "install", "-q", "--python", python]
+        subprocess.run([*pip, str(wheel)], check=True, cwd=tmp_path)
+
+    program = folder / "bin" / "neurovocal"
+
+    def neurovocal(*arguments):
+        done = subprocess.run(
+            [program, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=_environment(tmp_path),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    recording = _recording(folder)
+    rows = neurovocal("label", recording, "--out", "-")
+    assert rows[0] == "file,onset_s,offset_s,label,posterior"
+    assert len(rows) > 20
+    rows = neurovocal("detect", recording, "--out", "-")
+    assert rows[0] == "file,onset_s,offset_s,score"
+    assert len(rows) > 20
+    for bundle in ("bengalese-finch", "zebra-finch", "spoken-digits"):
+        neurovocal("bundle", "check", bundle)
+    assert len(neurovocal("demo", "--json", *FAST)) > 20
+    _fetch_the_page(program, tmp_path)
+    assert not [p for p in tmp_path.iterdir() if p != folder and p.name[0] != "."]
+    torch = subprocess.run([python, "-c", "import torch"], capture_output=True)
+    assert torch.returncode != 0, "running must not need torch"
+
+
+PORTS = (
+    *("--set", "sinks.0.options.endpoint=tcp://127.0.0.1:*"),
+    *("--set", "sinks.1.options.endpoint=127.0.0.1:0"),
+)
+FAST = (*PORTS, "--set", "source.options.pace=asap")
+
+
+def _fetch_the_page(program, folder):
+    """Run the demo at its own pace, and fetch its page as a browser would."""
+    with subprocess.Popen(
+        [program, "demo", *PORTS],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(folder),
+    ) as process:
+        try:
+            line = next(line for line in process.stderr if "page: http" in line)
+            address = line.partition("page: ")[2].split()[0]
+            page = _get(address)
+            assert "<title>" in page
+            links = re.findall(r'(?:src|href)="([^"#:]+)"', page)
+            assert any(link.endswith(".js") for link in links)
+            for link in links:
+                assert _get(urljoin(address, link))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+    assert process.returncode == 0
+
+
+def _get(address):
+    with urlopen(address, timeout=60) as answer:
+        return answer.read().decode("utf-8", "replace")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runner", ["uvx", "pipx"])
+def test_the_demo_runs_without_being_installed(wheel, tools, tmp_path, runner):
+    of_uvx = [tools / "uvx", "--python", sys.executable, "--from", wheel]
+    of_pipx = [tools / "pipx", "run", "--python", sys.executable, "--spec", wheel]
     done = subprocess.run(
-        [folder / "bin" / "neurovocal", "label", _recording(folder), "--out", "-"],
+        [*(of_uvx if runner == "uvx" else of_pipx), "neurovocal", "demo", *FAST],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        env=_environment(tmp_path, tools),
     )
     assert done.returncode == 0, done.stderr
-    rows = done.stdout.splitlines()
-    assert rows[0] == "file,onset_s,offset_s,label,posterior"
-    assert len(rows) > 20
-    torch = subprocess.run([python, "-c", "import torch"], capture_output=True)
-    assert torch.returncode != 0, "running must not need torch"
+    assert len(done.stdout.splitlines()) > 20
 
 
 def _recording(folder):

@@ -108,6 +108,23 @@ def run(
     raise typer.Exit(code)
 
 
+def demo(
+    set_: SetOption = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines instead of the live table.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="JSON lines for programs.")
+    ] = False,
+) -> None:
+    """Run the demo: a shipped recording, labelled as it plays; needs no hardware.
+
+    Short for `neurovocal run demo`. For 29 seconds its page can be opened at
+    http://127.0.0.1:8420/. Nothing is written.
+    """
+    run("demo", set_=set_, plain=plain, json=json)
+
+
 def _tables(plan: Plan) -> list[str]:
     """Return the files that people read as the whole of a recording."""
     stages = [sink.stage.config for sink in plan.all_sinks]
