@@ -108,9 +108,20 @@ def on_page_content(html: str, page: Page, **_: object) -> str:
     return re.sub(r"nvequation(\d+)x", math, html)
 
 
-def on_post_page(output: str, **_: object) -> str:
-    """Leave out the script that the theme would load from another server.
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Put a script of this site where the theme loads one from another server.
 
-    It lets the search work in pages opened as files; `worker.js` does so here.
+    It lets the search work in pages that were opened as files.
     """
-    return re.sub(r'<script src="https://unpkg\.com/[^"]*"></script>', "", output)
+    return local(output, relpath("assets/worker.js", dirname(page.file.src_uri) or "."))
+
+
+def on_post_template(output_content: str, **_: object) -> str:
+    """Do the same for pages that the theme itself makes."""
+    return local(output_content, "/assets/worker.js")
+
+
+def local(html: str, script: str) -> str:
+    """Replace the theme's script of another server."""
+    tag = re.compile(r'<script src="https://unpkg\.com/[^"]*"></script>')
+    return tag.sub(f'<script src="{script}"></script>', html)
