@@ -6,8 +6,6 @@ from typing import Annotated, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.fft import next_fast_len
-from scipy.stats import chi2
 
 from neurovocal.engine import Block, ConfigError, Float32, Gap, Options
 from neurovocal.engine.contracts.options import DAY_S, HIGHEST_HZ
@@ -201,6 +199,8 @@ class BandExcess:
     """
 
     def __init__(self, options: FloorOptions, sample_rate: int) -> None:
+        from scipy.fft import next_fast_len  # slow to import
+
         self.frame_length, self.hop_length, self.edges_hz = framing(
             options, sample_rate
         )
@@ -528,8 +528,10 @@ def measure_floor(
 
 def _quantile_db(share: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a quantile of Gaussian noise re its mean in each band, dB float64[32]."""
-    degrees = 2 * cells
-    return np.asarray(10 * np.log10(chi2.ppf(share, degrees) / degrees))
+    from scipy.special import gammaincinv  # slow to import
+
+    # The quantile of chi squared with 2 * cells degrees of freedom, over their number.
+    return np.asarray(10 * np.log10(2 * gammaincinv(cells, share) / (2 * cells)))
 
 
 def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,10 +5,14 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, lfilter, lfilter_zi
 
 from neurovocal.engine import Block, Options
 from neurovocal.engine.contracts.options import OptionProblem
+from neurovocal.plugins.features.recursive_filter import (
+    band_pass,
+    load_recursion,
+    steady_state,
+)
 
 ULTRASONIC_RATE = 96_000
 EDGE = 0.45  # highest usable frequency as a share of the sample rate
@@ -112,8 +116,9 @@ class BandLevel:
     ) -> None:
         # Second order at each edge is well conditioned as one fraction; the
         # cascaded form costs three times the call.
-        self._b, self._a = butter(2, (low_hz, high_hz), "bandpass", fs=sample_rate)
-        self._steady_state = lfilter_zi(self._b, self._a)
+        self._b, self._a = band_pass(low_hz, high_hz, sample_rate)
+        self._steady_state = steady_state(self._b, self._a)
+        self._recursion = load_recursion()
         self._hop = hop_length
         self._reach = reach
         self.reset()
@@ -135,7 +140,7 @@ class BandLevel:
             self._state = self._steady_state * samples[0]
             self._next_hop = -(-block.start // self._hop)
             self._skip = self._next_hop * self._hop - block.start
-        power, self._state = lfilter(self._b, self._a, samples, zi=self._state)
+        power, self._state = self._recursion(self._b, self._a, samples, -1, self._state)
         np.multiply(power, power, out=power)
         if self._skip:
             skipped = min(self._skip, len(power))

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from neurovocal.engine import Float32
 
@@ -49,8 +48,10 @@ class BandScore:
         decay_db: float,
         broad_mask_db: float,
     ) -> None:
+        from scipy.special import chdtri  # slow to import
+
         degrees = 2 * cells
-        usual = 10 * np.log10(chi2.isf(_NOISE_SHARE, degrees) / degrees)
+        usual = 10 * np.log10(chdtri(degrees, _NOISE_SHARE) / degrees)
         self.usual_db = usual.astype(np.float32)
         self._n_loudest = n_loudest
         self._mask_db, self._decay_db = mask_db, decay_db

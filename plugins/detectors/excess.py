@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import chi2
 
 from neurovocal.engine import (
     BuildContext,
@@ -97,9 +96,11 @@ class WeightedLevels:
     """
 
     def __init__(self, bands: slice, cells: NDArray[np.float64]) -> None:
+        from scipy.special import chdtri  # slow to import
+
         self._bands = bands
         degrees = 2 * cells[bands]
-        usual = 10 * np.log10(chi2.isf(_CHANCE, degrees) / degrees)
+        usual = 10 * np.log10(chdtri(degrees, _CHANCE) / degrees)
         self._usual_db = usual.astype(np.float32)
 
     def __call__(self, excess: Float32) -> NDArray[np.float64]:
@@ -146,12 +147,15 @@ class BandPool:
         weights: Sequence[float] | None = None,
         zero_db: float = 0.0,
     ) -> None:
+        from scipy.special import gammaincinv  # slow to import
+
         self._bands = bands
         self._pool = pool
         used = cells[bands]
         self._shares = used / used.sum()
         degrees = 2 * used.sum()
-        self._chance_db = 10 * np.log10(chi2.ppf(1 - _CHANCE, degrees) / degrees)
+        usual = 2 * gammaincinv(degrees / 2, 1 - _CHANCE) / degrees
+        self._chance_db = 10 * np.log10(usual)
         self._levels = WeightedLevels(bands, cells)
         self._weights = np.zeros(N_WEIGHTS) if weights is None else np.array(weights)
         self._zero_db = zero_db

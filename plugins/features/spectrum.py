@@ -7,11 +7,34 @@ from neurovocal.engine import ConfigError, Float32
 
 
 def window_of(name: str, length: int, tukey_alpha: float) -> Float32:
-    """Return a periodic window of ``scipy.signal.get_window``, float32[length]."""
-    from scipy.signal import get_window  # slow to import
+    """Return a periodic window, float32[length], as ``scipy.signal.get_window`` does.
 
-    shape = (name, tukey_alpha) if name == "tukey" else name
-    return np.asarray(get_window(shape, length, fftbins=True), dtype=np.float32)
+    Parameters
+    ----------
+    name : {'hann', 'hamming', 'tukey'}
+        Shape (Harris, 1978).
+    length : int
+        Samples of a frame.
+    tukey_alpha : float
+        Share of a Tukey window that is tapered, from 0 (rectangle) to 1 (Hann).
+    """
+    if name == "tukey" and 0 < tukey_alpha < 1 < length:
+        return _tukey(length, tukey_alpha)
+    if length == 1 or (name == "tukey" and tukey_alpha <= 0):
+        return np.ones(length, np.float32)
+    mean = 0.54 if name == "hamming" else 0.5
+    phase = np.linspace(-np.pi, np.pi, length + 1)
+    return (mean + (1.0 - mean) * np.cos(phase))[:-1].astype(np.float32)
+
+
+def _tukey(length: int, alpha: float) -> Float32:
+    n = np.arange(length + 1, dtype=np.float64)
+    width = int(alpha * length / 2.0)
+    rise = 0.5 * (1 + np.cos(np.pi * (-1 + 2.0 * n[: width + 1] / alpha / length)))
+    last = n[length - width :]
+    fall = 0.5 * (1 + np.cos(np.pi * (-2.0 / alpha + 1 + 2.0 * last / alpha / length)))
+    flat = np.ones(max(0, length - 2 * width - 1))
+    return np.concatenate((rise, flat, fall))[:-1].astype(np.float32)
 
 
 def density_gain(window: Float32, sample_rate: int, n_fft: int) -> Float32:

@@ -133,7 +133,6 @@ class WebSink:
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        from neurovocal.plugins.review.server import review_of_run
         from neurovocal.plugins.web.live import Live, StationParts
         from neurovocal.plugins.web.server import PageServer
 
@@ -142,6 +141,8 @@ class WebSink:
             self._hub, _STATION, None if journal is None else at_home(journal)
         )
         if journal is not None:
+            from neurovocal.plugins.review.server import review_of_run
+
             self._review = review_of_run(at_home(journal), self._options.user or "")
         parts = StationParts(history, self._sound, self._control)
         address = parse_address(self._options.endpoint, binds=True)

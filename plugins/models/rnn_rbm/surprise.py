@@ -3,6 +3,7 @@
 import numpy as np
 
 from neurovocal.engine import Float32
+from neurovocal.plugins.features.recursive_filter import load_recursion
 from neurovocal.plugins.models.history import Float64
 
 # Smallest running deviation, as a share of the first one: without it the least sound
@@ -31,9 +32,7 @@ class Baseline:
     """
 
     def __init__(self, mean: float, std: float, frames: float) -> None:
-        from scipy.signal import lfilter  # slow to import
-
-        self._lfilter = lfilter
+        self._filtered = load_recursion()
         self._first = (float(mean), float(std) ** 2)
         self._least = (std * _LEAST_STD) ** 2
         rate = 1.0 - np.exp(-1.0 / max(frames, 1e-9))
@@ -58,7 +57,7 @@ class Baseline:
     def _running_means(self, values: Float64, start: float) -> Float64:
         """Return the exponential mean before each value, and after the last."""
         carry = np.array([self._keep * start])
-        after, _ = self._lfilter(self._gain, self._recursion, values, zi=carry)
+        after, _ = self._filtered(self._gain, self._recursion, values, -1, carry)
         return np.concatenate(([start], after))
 
 
