@@ -69,8 +69,9 @@ class ReplayClient:
         self._resumer = Resumer(kinds, streams, start, positions)
         self._socket: zmq.Socket[bytes] | None = None
         self._unanswered_s: float | None = None  # when the wait for a reply began
-        self._logged = ""
         self.malformed = 0  # replies that were left out
+        # Why nothing comes, as it was logged last; empty while replies come.
+        self.problem = ""
         self._monitor: ConnectionMonitor | None = None
 
     @property
@@ -146,14 +147,13 @@ class ReplayClient:
             self._log_once("does not answer: messages wait for those before them")
 
     def _log_once(self, what: str) -> None:
-        if what != self._logged:
-            self._logged = what
-            log.warning(
-                "the replay socket %s %s (is it the 'replay' endpoint of the engine's "
-                "journal, or of a relay?)",
-                self.endpoint,
-                what,
-            )
+        problem = (
+            f"the replay socket {self.endpoint} {what} (is it the 'replay' endpoint of "
+            "the engine's journal, or of a relay?)"
+        )
+        if problem != self.problem:
+            self.problem = problem
+            log.warning("%s", problem)
 
     def _read_replies(self) -> None:
         import zmq
@@ -177,7 +177,7 @@ class ReplayClient:
                 self._resumer.put_refusal(reply.id, time.monotonic())
             self._log_once(f"refuses: {printable(reply.error[:_MOST_ERROR_CHARS])}")
             return
-        self._logged = ""
+        self.problem = ""
         if reply.id is None:
             return
         if reply.topics is not None:

@@ -154,6 +154,11 @@ class Subscriber:
         replies = 0 if self._replay is None else self._replay.malformed
         return self._n_malformed + replies
 
+    @property
+    def replay_problem(self) -> str:
+        """Sentence that says why the replay socket sends nothing; empty: it does."""
+        return "" if self._replay is None else self._replay.problem
+
     def __enter__(self) -> Self:
         self.open()
         return self

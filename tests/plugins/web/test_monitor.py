@@ -8,8 +8,11 @@ from network.publishers import INFO, Engine
 from processes.cli_process import neurovocal, running
 from processes.waiting import PATIENCE_S, until
 
+from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block, Frames, Message, Stats
+from neurovocal.plugins.controls import zmq as control_zmq
 from neurovocal.plugins.web import monitor as module
 from neurovocal.plugins.web.encoding import Station
 from neurovocal.plugins.web.monitor import StationReader, Watched, parse_watched
@@ -107,6 +110,23 @@ def test_a_silent_engine_is_told_with_its_endpoint(monkeypatch):
         assert watching.shown.connected is False
         assert "no message yet" in watching.shown.detail
         assert "tcp://127.0.0.1:1" in watching.shown.detail
+
+
+def test_a_control_socket_in_the_place_of_replay_is_told(engine, monkeypatch):
+    monkeypatch.setattr(module, "_SILENT_S", 0.5)
+    options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
+    control = control_zmq.plugin.build(options, BuildContext(SystemClock(), "run"))
+    control.open()
+    with Watching(engine.zmq.endpoint, control.endpoint) as watching:
+
+        def is_told():
+            engine.send()
+            control.serve(lambda request: {"ok": False, "error": "no command"}, 0.01)
+            return control.endpoint in watching.shown.detail
+
+        until(is_told)
+        assert "is it the 'replay' endpoint" in watching.shown.detail
+    control.close()
 
 
 def test_an_engine_that_falls_silent_and_comes_back(engine, monkeypatch):
