@@ -54,7 +54,7 @@ docs: $(DEV_ENV)/.done  ## Build the site of the documentation into site/ (stric
 	NO_MKDOCS_2_WARNING=1 $(DEV_ENV)/bin/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
+bench: $(DEV_ENV)/.done  ## Measure speed beside a bare loop and four peers, and latency
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 

