@@ -77,6 +77,7 @@ ZMQ_USERS = (
 # Wire and journal are formats; only plugins that write or read them import them.
 FORMAT_USERS = (
     "plugins/controls/zmq.py",
+    "plugins/sinks/integrations",
     "plugins/sinks/journal.py",
     "plugins/sinks/jsonl.py",
     "plugins/sinks/trigger",

@@ -1,0 +1,1 @@
+"""Sinks that send events to programs and services of others."""

@@ -1,0 +1,1 @@
+"""Delivery of events to a service that may be away: queues, position, daily summary."""

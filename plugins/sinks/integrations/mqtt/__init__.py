@@ -1,0 +1,1 @@
+"""The `mqtt` sink: events and states for an MQTT broker."""

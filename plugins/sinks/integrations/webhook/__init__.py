@@ -1,0 +1,1 @@
+"""The `webhook` sink: events as HTTP requests."""
