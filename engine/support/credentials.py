@@ -52,7 +52,9 @@ _QUOTED = {
     "'": "'\"'\"'",
 }
 
-_SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key"})
+_SECRET_KEYS = frozenset(
+    {"authorization", "password", "passwd", "secret", "token", "api_key"}
+)
 
 
 def hide_credentials(text: str) -> str:

@@ -87,7 +87,7 @@ class WebhookClient:
         refused: list[tuple[Outgoing, str]] = []
         for number, item in enumerate(items):
             try:
-                status, reason, retry_after_s = self._post(item)
+                status, reason, retry_after_s = self._post_again(item)
             except _FAILURES as error:
                 self.close()
                 return Attempt(number, refused, _sentence(error))
@@ -115,6 +115,17 @@ class WebhookClient:
         """Make a request that is on its way fail."""
         connection = self._connection
         _cut(None if connection is None else connection.sock)
+
+    def _post_again(self, item: Outgoing) -> tuple[int, str, float | None]:
+        """Send one item, twice if the service has closed the connection meanwhile."""
+        is_used = self._connection is not None
+        try:
+            return self._post(item)
+        except (ConnectionError, http.client.RemoteDisconnected):
+            if not is_used:
+                raise
+            self.close()
+            return self._post(item)
 
     def _post(self, item: Outgoing) -> tuple[int, str, float | None]:
         """Send one item; return status, reason and the pause that is asked for."""
