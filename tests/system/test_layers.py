@@ -59,7 +59,7 @@ ORDER = {
         ["training/export", "evaluation"],
         ["report"],
         ["generation", "training"],
-        ["detection", "discovery", "review"],
+        ["detection", "discovery", "review", "scan"],
         ["commands"],
     ],
 }

@@ -1,0 +1,1 @@
+"""``neurovocal scan``: label whole archives on this machine or on a Dask cluster."""

@@ -1,0 +1,190 @@
+"""Dask cluster of a scan: processes on this machine, or any scheduler that runs."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from neurovocal.engine import ConfigError, NeurovocalError
+from neurovocal.models.scan.labelling import Done, Job, Task, run_task
+
+_CONNECT_S = 20.0
+_CLOSE_S = 3.0
+_LOOPBACK = "127.0.0.1"
+
+
+class SchedulerLostError(NeurovocalError):
+    """The scheduler, or the connection to it, has ended."""
+
+
+class WorkerKilledError(Exception):
+    """The worker processes that ran a task were killed, one after the other."""
+
+
+def require_dask() -> None:
+    """Raise ConfigError unless what a scan needs is installed."""
+    try:
+        import dask  # noqa: F401
+        import distributed  # noqa: F401
+        import fsspec  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"scan needs {error.name or 'dask'}, which is not installed: pip install "
+            "'neurovocal[scan]'"
+        ) from error
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the program that started this worker, and its log, too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("neurovocal").setLevel(logging.ERROR)
+
+
+class Cluster:
+    """Tasks of a job on the workers of a Dask scheduler.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected client.
+    job : Job
+        What is done to every recording.
+    """
+
+    def __init__(self, client: Any, job: Job) -> None:
+        self._client = client
+        # A task of its own, so that workers get it once, and again if one is killed.
+        self._job = client.submit(_same, job, key=f"job-{job.digest}", pure=True)
+        self._running: dict[str, tuple[Any, Task]] = {}
+        self._finished: SimpleQueue[Any] = SimpleQueue()
+
+    @property
+    def running(self) -> int:
+        """Number of tasks that were submitted and not returned."""
+        return len(self._running)
+
+    @property
+    def n_threads(self) -> int:
+        """Tasks that the workers run at the same time; workers come and go."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return sum(worker["nthreads"] for worker in workers)
+
+    def submit(self, task: Task) -> None:
+        """Let a worker run a task."""
+        future = self._client.submit(
+            run_task, self._job, task, key=f"scan-{task.name}", pure=False
+        )
+        self._running[future.key] = future, task
+        future.add_done_callback(self._finished.put)
+
+    def next(self, timeout: float) -> tuple[Task, Done | Exception] | None:
+        """Return a task that has ended, with its result or error.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds after which None is returned.
+
+        Raises
+        ------
+        SchedulerLostError
+            The scheduler has ended.
+        """
+        self._require_scheduler()
+        try:
+            future = self._finished.get(timeout=timeout)
+        except Empty:
+            self._require_scheduler()
+            return None
+        if future.status in ("cancelled", "lost"):
+            raise SchedulerLostError("the scheduler has dropped the tasks")
+        _, task = self._running.pop(future.key)
+        return task, self._result(future)
+
+    def _result(self, future: Any) -> Done | Exception:
+        if future.status == "error":
+            error: Exception = future.exception()
+            is_killed = isinstance(error, _distributed().KilledWorker)
+            return WorkerKilledError() if is_killed else error
+        try:
+            done: Done = future.result()
+        except OSError as error:
+            raise SchedulerLostError("the connection to the scheduler broke") from error
+        return done
+
+    def _require_scheduler(self) -> None:
+        if self._client.status != "running":
+            raise SchedulerLostError("the scheduler has ended")
+
+
+@contextmanager
+def open_cluster(job: Job, workers: int, scheduler: str | None) -> Iterator[Cluster]:
+    """Yield a cluster: worker processes on this machine, or a scheduler's workers.
+
+    Parameters
+    ----------
+    job : Job
+        What is done to every recording.
+    workers : int
+        Number of processes on this machine, with one thread each.
+    scheduler : str, optional
+        Address of a scheduler that runs already, such as ``tcp://10.0.0.1:8786``.
+
+    Raises
+    ------
+    ConfigError
+        There is no scheduler at this address.
+    """
+    distributed = _distributed()
+    _quiet()
+    if scheduler is not None:
+        try:
+            client = distributed.Client(
+                scheduler, timeout=_CONNECT_S, set_as_default=False
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"--scheduler: no Dask scheduler answers at '{scheduler}' within "
+                f"{_CONNECT_S:g} s"
+            ) from error
+        try:
+            yield Cluster(client, job)
+        finally:
+            with suppress(Exception):
+                client.close(timeout=_CLOSE_S)
+        return
+    local = distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host=_LOOPBACK,
+        dashboard_address=f"{_LOOPBACK}:0",
+        silence_logs=logging.CRITICAL,
+        preload=[__name__],
+    )
+    client = distributed.Client(local, set_as_default=False)
+    try:
+        yield Cluster(client, job)
+    finally:
+        with suppress(Exception):
+            client.close(timeout=_CLOSE_S)
+        with suppress(Exception):
+            local.close(timeout=_CLOSE_S)
+
+
+def _distributed() -> Any:
+    return import_module("distributed")
+
+
+def _same(job: Job) -> Job:
+    return job
+
+
+def _quiet() -> None:
+    """Keep Dask's log of workers that come and go from the terminal."""
+    for name in ("distributed", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
