@@ -1,4 +1,4 @@
-"""Training, evaluation and export of the models; tuning of a detector to examples.
+"""Training, evaluation and export of models, tuning of detectors, scans of archives.
 
-All but `data`, `toolkit` and `tuning` need the train extra.
+All but `data`, `scan`, `toolkit` and `tuning` need the train extra.
 """
