@@ -192,23 +192,15 @@ class StationReader:
             self._station = msgspec.structs.replace(self._station, sound=True)
 
     def _tell_connection(self, replay_problem: str) -> None:
-        """Tell the viewers when messages begin to come, and when they stop.
-
-        Messages wait for those before them: where the replay socket does not send
-        these, nothing comes, though the engine runs.
-        """
+        """Tell the viewers when messages come or stop, and what cannot be replayed."""
         silent_s = time.monotonic() - self._heard_s
         if self._heard_s and silent_s < _SILENT_S:
-            self._tell(connected=True, detail="")
-        elif (
-            self._station.connected
-            or not self._station.detail
-            or replay_problem not in self._station.detail
-        ):
+            self._tell(connected=True, detail=replay_problem)
+        elif self._station.connected or not self._station.detail:
             since = utc_text(time.time_ns() - round(silent_s * 1e9), "seconds")
             detail = f"no message since {since}" if self._heard_s else "no message yet"
             where = f"is an engine running at {self._watched.live}?"
-            self._tell(connected=False, detail=f"{detail}: {replay_problem or where}")
+            self._tell(connected=False, detail=f"{detail}: {where}")
 
     def _tell(self, *, connected: bool, detail: str) -> None:
         self._station = msgspec.structs.replace(

@@ -30,6 +30,9 @@ export function sentences(stream, now) {
   else if (quiet > SILENT_MS) {
     add("muted", `Nothing has come for ${duration(quiet / 1000)}: the stream has ended, or its engine was stopped.`);
   }
+  if (station.connected !== false && station.detail) {
+    add("warn", `What was missed cannot be fetched: ${readable(station.detail, 300)}.`);
+  }
   for (const header of stream.health.values()) {
     if (header.state === "healthy") continue;
     const detail = header.detail ? `: ${readable(header.detail, 300)}` : "";
