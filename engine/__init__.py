@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neurovocal.engine.contracts.abilities import (
         Advances,
         CausesCommands,
+        Consumes,
         Describes,
         HasEndpoint,
         HasPage,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         ModelCommand,
         ModelItem,
         ResumableSource,
+        SampleModelItem,
         Sink,
         Source,
         SourceItem,
@@ -133,6 +135,7 @@ __all__ = [
     "Comparison",
     "CompletesStreams",
     "ConfigError",
+    "Consumes",
     "ControlChannel",
     "Describes",
     "Detector",
@@ -179,6 +182,7 @@ __all__ = [
     "Resampler",
     "ResumableSource",
     "RunAware",
+    "SampleModelItem",
     "Segmenter",
     "SegmenterOptions",
     "SegmenterRules",
@@ -218,9 +222,9 @@ _MODULES = {
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "audio.traces": "TraceKeeper",
     "contracts.abilities": (
-        "Advances CausesCommands Describes HasEndpoint HasPage KnowsFrequencies "
-        "KnowsScale KnowsStart ReportsFailures ReportsNotices ReportsProgress "
-        "ReportsStats ReportsTrouble RunAware SelectsKinds Traces"
+        "Advances CausesCommands Consumes Describes HasEndpoint HasPage "
+        "KnowsFrequencies KnowsScale KnowsStart ReportsFailures ReportsNotices "
+        "ReportsProgress ReportsStats ReportsTrouble RunAware SelectsKinds Traces"
     ),
     "contracts.bundle": "Bundle",
     "contracts.clock": "NS Clock to_samples",
@@ -233,8 +237,8 @@ _MODULES = {
     "contracts.plugin": "BuildContext FileAccess Plugin",
     "contracts.stages": (
         "CaptureTimed CommandedModel ControlChannel Detector Features Gate Model "
-        "ModelCommand ModelItem ResumableSource Sink Source SourceItem StepEvents "
-        "StreamItem VoiceInterval Watcher"
+        "ModelCommand ModelItem ResumableSource SampleModelItem Sink Source SourceItem "
+        "StepEvents StreamItem VoiceInterval Watcher"
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Comparison Event Float32 Forecast Frames Gap Health "

@@ -170,6 +170,24 @@ class HasEndpoint(Protocol):
 
 
 @runtime_checkable
+class Consumes(Protocol):
+    """Detector or model that states what its `process` takes.
+
+    Attributes
+    ----------
+    consumes : {'samples', 'posteriors', 'frames'}
+        A model with ``'samples'`` gets the blocks of the lane, on the lane's grid,
+        instead of frames; without the attribute a model gets frames. The blocks of a
+        tile come before the onsets and offsets that became known in it.
+    """
+
+    @property
+    def consumes(self) -> Literal["samples", "posteriors", "frames"]:
+        """Items that `process` takes beside gaps and marks."""
+        ...
+
+
+@runtime_checkable
 class Advances(Protocol):
     """Model that generates events without audio, such as the frames of a song."""
 

@@ -43,6 +43,7 @@ API_VERSION = 1
 StreamItem: TypeAlias = Block | Gap | Anchor | StreamInfo | StreamEnd
 SourceItem: TypeAlias = StreamItem | Health
 ModelItem: TypeAlias = Frames | Gap | Onset | Offset
+SampleModelItem: TypeAlias = Block | Gap | Onset | Offset
 
 
 @runtime_checkable
@@ -199,7 +200,8 @@ class Model(Protocol):
     """Model that computes events from frames and segments.
 
     The lane passes the frames of each tile first, then the onsets and offsets that
-    became known in it.
+    became known in it. A model with ``consumes = "samples"`` (`Consumes`) gets the
+    tile's block in place of the frames.
 
     Attributes
     ----------

@@ -106,7 +106,7 @@ class Lane:
     detector : SupervisedStage
         Its stage consumes samples, or the posteriors that a model emits.
     models : sequence of SupervisedStage
-        Called in order.
+        Called in order; those that consume samples get blocks instead of frames.
     resampler : Resampler, optional
         Present when the source's rate is not the lane's.
     watchers : sequence of SupervisedStage
@@ -147,6 +147,8 @@ class Lane:
         self.features = features
         self.detector = detector
         self.models = list(models)
+        self._sample_models = [m for m in self.models if m.consumes_samples]
+        self._frame_models = [m for m in self.models if not m.consumes_samples]
         self.watchers = list(watchers)
         first = [features] if features else []
         self.stages = [*first, detector, *self.models, *self.watchers]
@@ -354,6 +356,8 @@ class Lane:
         events: list[Event] = []
         stop = quantum.start + len(quantum.samples)
         self.position = stop
+        for model in self._sample_models:
+            events += model.process(quantum)
         if self.features is not None:
             for frames in self.features.process(quantum):
                 self._on_frames(frames, events)
@@ -400,7 +404,7 @@ class Lane:
         if not isinstance(frames, Frames):
             return  # the Health event of a failed feature stage
         answers: list[Event] = []
-        for model in self.models:
+        for model in self._frame_models:
             answers += model.process(frames)
         events += answers
         if self._detects_posteriors:

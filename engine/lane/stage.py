@@ -8,7 +8,7 @@ from threading import current_thread, main_thread
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.contracts.abilities import Advances, Traces
+from neurovocal.engine.contracts.abilities import Advances, Consumes, Traces
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.types import Event, Health
@@ -84,6 +84,8 @@ class SupervisedStage:
     ----------
     advances : bool
         The stage can go on without audio (`Advances`).
+    consumes_samples : bool
+        The stage takes blocks of samples (`Consumes`).
     traces : bool
         The stage can show the values from which it decides (`Traces`).
     metrics : StageMetrics
@@ -109,6 +111,9 @@ class SupervisedStage:
         self.stage = stage
         self.on_error = on_error
         self.advances = isinstance(stage, Advances)
+        self.consumes_samples = (
+            isinstance(stage, Consumes) and stage.consumes == "samples"
+        )
         self.traces = isinstance(stage, Traces)
         self.metrics = StageMetrics()
         self.calls = Calls()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.contracts.stages import ModelItem
+from neurovocal.engine.contracts.stages import ModelItem, SampleModelItem
 from neurovocal.engine.contracts.types import (
     GAP_OVERRUN,
     Block,
@@ -244,16 +244,24 @@ def _check_not_a_number(make: Callable[[], Any], samples: Float32, whole: Any) -
     assert gather(stage, [Block(0, samples)]) == whole, "reset: NaN was kept"
 
 
-def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
+def check_model(
+    make: Callable[[], Any],
+    items: Sequence[ModelItem] | Sequence[SampleModelItem],
+    *,
+    grid: int = 1,
+) -> None:
     """Check a model against the requirements of a lane: determinism, reset, gaps.
 
     Parameters
     ----------
     make : callable
         Returns a new model.
-    items : sequence of Frames, Onset and Offset
+    items : sequence of Frames or Block, Onset and Offset
         Items in the order of a lane: the frames of a tile, then its marks, with every
-        segment closed. The model must have results for them.
+        segment closed. The model must have results for them. For a model that consumes
+        samples, blocks in place of frames.
+    grid : int
+        For blocks: samples by whose multiples audio can be moved with the same result.
 
     Raises
     ------
@@ -272,18 +280,23 @@ def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
     assert gather(stage, items) == whole, "reset: something was kept"
 
     _check_labels(make(), items)
-    last = next(i for i in reversed(items) if isinstance(i, Frames))
-    stop = (last.first + len(last.values)) * last.hop_length
-    hops = -(-stop // last.hop_length) + 30
-    gap = Gap(stop + last.frame_length, hops * last.hop_length, GAP_OVERRUN)
-    later = [_moved(item, hops, last.hop_length) for item in items]
+    last = next(i for i in reversed(items) if isinstance(i, Frames | Block))
+    if isinstance(last, Frames):
+        hop = last.hop_length
+        stop = (last.first + len(last.values)) * hop
+        hops, start = -(-stop // hop) + 30, stop + last.frame_length
+    else:
+        hop, start = grid, last.stop
+        hops = -(-start // hop) + 30
+    gap = Gap(start, hops * hop, GAP_OVERRUN)
+    later = [_moved(item, hops, hop) for item in items]
     stage = make()
     gather(stage, [*items, gap], flush=False)
     after = gather(stage, later)
     assert after == gather(make(), later), "gap: something was kept"
 
 
-def _check_labels(stage: Any, items: Sequence[ModelItem]) -> None:
+def _check_labels(stage: Any, items: Sequence[Any]) -> None:
     onsets: dict[int, Onset] = {}
     for item in items:
         if isinstance(item, Onset):
@@ -300,9 +313,11 @@ def _check_labels(stage: Any, items: Sequence[ModelItem]) -> None:
                 assert done or event.status != "final", "final, but without offset"
 
 
-def _moved(item: ModelItem, hops: int, hop: int) -> ModelItem:
+def _moved(item: Any, hops: int, hop: int) -> Any:
     """Return an item moved by `hops` frames."""
     match item:
+        case Block():
+            return replace(item, start=item.start + hops * hop)
         case Frames():
             return replace(item, first=item.first + hops)
         case Onset():

@@ -1,0 +1,1 @@
+"""Model `onnx`: any audio classifier in an ONNX file, described by a manifest."""
