@@ -59,6 +59,8 @@ class NearMisses:
     ----------
     is_open : bool
         A run has begun and is not known to have ended.
+    level : float
+        Lowest score that matters.
     due : int
         Sample at which the run has ended if no further score belongs to it.
     """
@@ -75,7 +77,7 @@ class NearMisses:
         origin: int,
     ) -> None:
         self._on, self._near = on, near
-        self._level = min(near, off)
+        self.level = min(near, off)
         self._min_duration, self._gap_fill = min_duration, gap_fill
         self._second = second
         self._hop, self._origin = hop_length, origin
@@ -100,7 +102,7 @@ class NearMisses:
 
     def stretches(self, scores: NDArray[np.float64]) -> Iterator[tuple[int, int, bool]]:
         """Yield ``(start, stop, is_near)`` of all stretches of scores, in order."""
-        near = scores >= self._level
+        near = scores >= self.level
         bounds = [0, *((near[1:] != near[:-1]).nonzero()[0] + 1).tolist(), len(near)]
         for start, stop in pairwise(bounds):
             yield start, stop, bool(near[start])

@@ -1,5 +1,7 @@
 """Reblocker: cuts a stream of blocks of any length into blocks on a fixed grid."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from neurovocal.engine.contracts.types import Block, Float32
@@ -76,6 +78,33 @@ class Reblocker:
         rest = Block(self._start, samples, self._arrived_ns)
         self._start = self._stop
         return [rest]
+
+    def is_like(self, other: "Reblocker") -> bool:
+        """Return whether both hold the samples of the same stretch of a stream."""
+        if self._stop == self._start:
+            return other._stop == other._start
+        return (self._start, self._stop, self._edge) == (
+            other._start,
+            other._stop,
+            other._edge,
+        )
+
+    def joined(self, parts: "Sequence[Reblocker]") -> "Reblocker":
+        """Return one for all channels of `parts`, which are alike, side by side."""
+        joined = Reblocker(self.length)
+        if self._stop != self._start:
+            joined._start, joined._stop = self._start, self._stop
+            joined._edge, joined._arrived_ns = self._edge, self._arrived_ns
+            joined._samples = np.concatenate([each._samples for each in parts], axis=1)
+        return joined
+
+    def divide(self, parts: "Sequence[Reblocker]") -> None:
+        """Give each of `parts`, one for each channel, the samples of its channel."""
+        for channel, part in enumerate(parts):
+            part._start, part._stop = self._start, self._stop
+            part._edge, part._arrived_ns = self._edge, self._arrived_ns
+            if self._stop != self._start:
+                part._samples = self._samples[:, channel : channel + 1].copy()
 
     def _begin(self, start: int) -> None:
         self._start = self._stop = start

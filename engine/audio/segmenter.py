@@ -207,6 +207,54 @@ class Segmenter:
         """Start at `sample`, after a gap: no mark will lie before it."""
         self._clear(sample)
 
+    # ---- for callers that leave out calls without marks ------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """True if scores below `least_score` would cause nothing."""
+        return self._start is None and (self._near is None or not self._near.is_open)
+
+    @property
+    def least_score(self) -> float:
+        """Lowest score that matters while it is idle."""
+        near = self._near
+        return self.rules.off if near is None else min(near.level, self.rules.off)
+
+    @property
+    def sounds_until(self) -> float:
+        """Sample up to which scores of at least `off` would cause no mark; 0: none.
+
+        A segment has been reported then, and the last score belongs to it.
+        """
+        if not self._is_reported or self._end != self._scored_until:
+            return 0
+        assert self._start is not None
+        return self._start + self._longest
+
+    def sample_of(self, hop: int) -> int:
+        """Return the first sample of a score."""
+        return self._sample(hop)
+
+    def skip_silence(self, until: int) -> None:
+        """Take low scores as processed up to sample `until`, while it is idle."""
+        self._add_silence(until, [])
+
+    def skip_sound(self, until: int, loudest: float) -> None:
+        """Take scores of at least `off` as processed up to sample `until`.
+
+        Parameters
+        ----------
+        until : int
+            Before `sounds_until`.
+        loudest : float
+            The largest of the scores.
+        """
+        if self._near is not None:
+            self._near.extend(self._end, until, np.array([loudest]))
+            self._near.explain()
+        self._loudest = max(self._loudest, loudest)
+        self._end = self._scored_until = until
+
     def process(self, first: int, scores: NDArray[np.float64]) -> list[Mark]:
         """Return the marks known after scores ``first, first + 1, ...``.
 

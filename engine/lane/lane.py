@@ -128,6 +128,8 @@ class Lane:
         A segment has begun and not ended.
     interrupted : bool
         Parts of the last item have not been processed: they are dropped.
+    reblocker : Reblocker
+        Holds the samples of the unfinished quantum.
     """
 
     def __init__(
@@ -157,12 +159,22 @@ class Lane:
         self.interrupted = False
         self._detects_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
-        self._reblocker = Reblocker(quantum)
+        self.reblocker = Reblocker(quantum)
         self._continuation: Continuation | None = None
         # Numbers of the lane's own detector, before the continuation's shift.
         self._next_segment = self._onset = 0
         self._traces = wants_trace and detector.traces
         self._begin_trace()
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the detector gets samples and is not asked for its values."""
+        return not (self._detects_posteriors or self._traces)
+
+    @property
+    def is_resampled(self) -> bool:
+        """True if the source's rate is not the lane's."""
+        return self._resampler is not None
 
     @property
     def next_segment(self) -> int:
@@ -207,7 +219,7 @@ class Lane:
 
     def reset(self) -> None:
         """Begin a new stream at sample 0."""
-        self._reblocker.flush()  # drops the unfinished block of the stream before
+        self.reblocker.flush()  # drops the unfinished block of the stream before
         if self._resampler:
             self._resampler.reset()
         for stage in self.stages:
@@ -270,11 +282,11 @@ class Lane:
         events: list[Event] = []
         if self.is_open:
             last = self._next_segment - 1
-            self._on_marks([Offset(last, self._onset, self.processed, True)], events)
+            self.on_marks([Offset(last, self._onset, self.processed, True)], events)
         for model in self.models:
             events += model.flush()
         events.append(Gap(self.processed, self.processed, reason))
-        return self._step(self.processed, events)
+        return self.make_step(self.processed, events)
 
     # ---- the parts of a stream, for lanes that run side by side ----------------------
 
@@ -322,27 +334,27 @@ class Lane:
             )
         before, self.interrupted = self.interrupted, True
         if isinstance(part, Block):
-            for quantum in self._reblocker.push(part):
-                yield self._process_quantum(quantum)
+            for quantum in self.reblocker.push(part):
+                yield self.process_quantum(quantum)
             self.position = part.start + len(part.samples)
         else:
-            for rest in self._reblocker.flush():
-                yield self._process_quantum(rest)
+            for rest in self.reblocker.flush():
+                yield self.process_quantum(rest)
             yield self._process_gap(part)
         self.interrupted = before
 
     def end(self) -> Iterator[Step]:
         """Yield the last steps, after the rest of the resampler was processed."""
-        rests = self._reblocker.flush()
+        rests = self.reblocker.flush()
         if not self.interrupted:
             for rest in rests:
-                yield self._process_quantum(rest)
-        yield self._step(self.position, self._close())
+                yield self.process_quantum(rest)
+        yield self.make_step(self.position, self._close())
 
     def end_at_boundary(self) -> Step:
         """End at `processed`: another lane continues from that very sample."""
-        self._reblocker.flush()  # the other lane has these samples, too
-        return self._step(self.processed, self._close())
+        self.reblocker.flush()  # the other lane has these samples, too
+        return self.make_step(self.processed, self._close())
 
     # ---- stages ----------------------------------------------------------------------
 
@@ -352,7 +364,14 @@ class Lane:
             yield from self.process_part(part)
         self.interrupted = False
 
-    def _process_quantum(self, quantum: Block) -> Step:
+    def process_quantum(self, quantum: Block) -> Step:
+        """Process a block of the stream's grid of quanta, and return its events.
+
+        Raises
+        ------
+        StageError
+            A stage failed whose policy is to fail.
+        """
         events: list[Event] = []
         stop = quantum.start + len(quantum.samples)
         self.position = stop
@@ -364,12 +383,12 @@ class Lane:
         if not self._detects_posteriors:
             marks = self.detector.process(quantum)
             if marks:
-                self._on_marks(marks, events)
+                self.on_marks(marks, events)
         if self._traces:
             events += self.detector.trace()
         self.processed = stop
         if self.watchers or self._continuation is not None:
-            return self._step(stop, events, quantum.arrived_ns)
+            return self.make_step(stop, events, quantum.arrived_ns)
         return Step(stop, events, quantum.arrived_ns)
 
     def _process_gap(self, gap: Gap) -> Step:
@@ -377,14 +396,14 @@ class Lane:
         if self.features is not None:
             for frames in self.features.process(gap):
                 self._on_frames(frames, events)
-        self._on_marks(self.detector.process(gap), events)
+        self.on_marks(self.detector.process(gap), events)
         if self._traces:
             events += self.detector.trace()
         for model in self.models:
             events += model.process(gap)
         events.append(gap)
         self.position = self.processed = gap.stop
-        return self._step(gap.stop, events)
+        return self.make_step(gap.stop, events)
 
     def _close(self) -> list[Event]:
         """Return the events of all stages at the end of the stream."""
@@ -392,7 +411,7 @@ class Lane:
         if self.features is not None:
             for frames in self.features.flush():
                 self._on_frames(frames, events)
-        self._on_marks(self.detector.flush(), events)
+        self.on_marks(self.detector.flush(), events)
         if self._traces:
             events += self.detector.trace()
         for model in self.models:
@@ -410,13 +429,13 @@ class Lane:
         if self._detects_posteriors:
             for answer in answers:
                 if isinstance(answer, Posteriors):
-                    self._on_marks(self.detector.process(answer), events)
+                    self.on_marks(self.detector.process(answer), events)
 
     def _begin_trace(self) -> None:
         if self._traces:
             self.detector.trace()
 
-    def _on_marks(self, marks: list[Event], events: list[Event]) -> None:
+    def on_marks(self, marks: list[Event], events: list[Event]) -> None:
         """Add marks of the detector, each followed by the answers of the models."""
         for mark in marks:
             events.append(mark)
@@ -430,7 +449,8 @@ class Lane:
             for model in self.models:
                 events += model.process(mark)
 
-    def _step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
+    def make_step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
+        """Return events of this lane as a step, with those of the watchers."""
         if self.watchers:
             known = StepEvents(self.info, at, tuple(events))
             for watcher in self.watchers:

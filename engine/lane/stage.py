@@ -129,28 +129,35 @@ class SupervisedStage:
 
     def process(self, item: object) -> list[Event]:
         """Return the stage's events for `item`; act on a failure as the policy says."""
-        return self._call(self.stage.process, item)
+        return self.call(self.stage.process, item)
 
     def flush(self) -> list[Event]:
         """Return the stage's events at the end of the stream."""
-        return self._call(self.stage.flush)
+        return self.call(self.stage.flush)
 
     def advance(self, position: int) -> list[Event]:
         """Return the stage's events up to `position`, in samples, without audio."""
-        return self._call(self.stage.advance, position)
+        return self.call(self.stage.advance, position)
 
     def trace(self) -> list[Event]:
         """Return the values from which the stage has decided since the last call."""
-        return self._call(self.stage.trace)
+        return self.call(self.stage.trace)
 
     def reset(self) -> None:
         """Reset the stage to its initial state; a switched-off stage is tried again."""
         self._consecutive_failures = 0
         self.stage.reset()
 
-    def _call(
+    def call(
         self, method: Callable[..., Iterable[Event]], *arguments: object
     ) -> list[Event]:
+        """Return the events of a method that acts for the stage; contain its failure.
+
+        Raises
+        ------
+        StageError
+            It failed, and the policy is to fail.
+        """
         if self._consecutive_failures >= self._limit:
             return []
         calls, metrics, start = self.calls, self.metrics, self._timer()
@@ -161,7 +168,7 @@ class SupervisedStage:
                 events.append(Health(self.name, "healthy", "it works again"))
                 self._consecutive_failures = 0
         except BaseException as error:  # a SystemExit of a plugin is a failure
-            if _is_users_interrupt(error):
+            if is_users_interrupt(error):
                 raise
             events = self._contain(error)
         finally:
@@ -201,6 +208,6 @@ class SupervisedStage:
         return [Health(self.name, state, reason)] if first else []
 
 
-def _is_users_interrupt(error: BaseException) -> bool:
+def is_users_interrupt(error: BaseException) -> bool:
     """Return whether Ctrl-C raised this error: signals reach the main thread alone."""
     return isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()

@@ -1,7 +1,7 @@
 """Detector of level in a band above a running noise floor."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -27,6 +27,7 @@ from neurovocal.engine import (
     to_samples,
 )
 from neurovocal.engine.audio.near_misses import near_level_db
+from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.engine.contracts.options import (
     DAY_S,
     HIGHEST_HZ,
@@ -231,6 +232,12 @@ class EnergyDetector:
         """Return score, thresholds and noise floor of the hops since the last call."""
         return self._trace.take()
 
+    def batch(self, stages: Sequence["EnergyDetector"], /) -> StageBatch | None:
+        """Return a batch of the detectors of several channels (`Batches`)."""
+        from neurovocal.plugins.channels.energy import EnergyBatch
+
+        return EnergyBatch.of(stages)
+
     def _on_gap(self, gap: Gap) -> list[Mark]:
         """Return the last marks before a gap."""
         marks = self._finish()
@@ -244,7 +251,7 @@ class EnergyDetector:
             return []
         marks = self._marks(self._relative.push(*self._level.flush()))
         marks += self._marks(self._relative.interrupt())
-        marks += _in_db(self._segmenter.close(self._stop))
+        marks += in_db(self._segmenter.close(self._stop))
         self._level.reset()
         self._has_audio = False
         return marks
@@ -263,7 +270,7 @@ class EnergyDetector:
             marks += self._segmenter.process(first, ratios)
         if self._trace.is_asked:
             self._add_trace(scores)
-        return _in_db(marks) if marks else marks
+        return in_db(marks) if marks else marks
 
     def _add_trace(self, scores: list[tuple[int, NDArray[np.float64]]]) -> None:
         lowest = 10.0 ** (_LOWEST_SCORE_DB / 10)
@@ -274,7 +281,8 @@ class EnergyDetector:
             self._trace.add(first, score_db, *self._thresholds, _db(floor))
 
 
-def _in_db(marks: list[Mark]) -> list[Mark]:
+def in_db(marks: list[Mark]) -> list[Mark]:
+    """Convert the scores of marks from ratios to dB, in place."""
     for i, mark in enumerate(marks):
         if isinstance(mark, Onset):
             marks[i] = Onset(mark.segment, mark.sample, _db(mark.score))

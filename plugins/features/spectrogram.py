@@ -4,7 +4,7 @@ With default options a frame equals the column that
 ``scipy.signal.spectrogram(x, rate, nperseg=256, noverlap=128)`` gives.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,11 @@ from neurovocal.engine import (
     Gap,
     Plugin,
 )
+from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.plugins.features.options import SpectrogramOptions
 from neurovocal.plugins.features.scaling import load_scaling
 from neurovocal.plugins.features.spectrum import (
+    MEL_TILE,
     bin_frequencies,
     density_gain,
     kept_bins,
@@ -33,9 +35,6 @@ from neurovocal.plugins.features.spectrum import (
 
 # Frames that are transformed together: their arrays stay in the processor's cache.
 _BATCH = 32
-# Frames per matrix product. A product's last bits depend on the number of rows
-# and on a row's place among them; both are fixed by the frame grid.
-_MEL_TILE = 8
 
 
 class Spectrogram:
@@ -86,7 +85,7 @@ class Spectrogram:
         self._window = window_of(options.window, length, options.tukey_alpha)
 
         high_hz = options.high_hz or sample_rate / 2
-        kept = kept_bins(options.low_hz, high_hz, sample_rate, n_fft)
+        self._bins = kept = kept_bins(options.low_hz, high_hz, sample_rate, n_fft)
         hz = bin_frequencies(sample_rate, n_fft)[kept]
         self._gain = density_gain(self._window, sample_rate, n_fft)[kept]
         if options.power_kind == "magnitude":
@@ -119,7 +118,7 @@ class Spectrogram:
         self._parts = self._spectrum[:, kept].view(np.float32)
         self._squares = np.empty(self._parts.shape, np.float32)
         self._power = np.empty((_BATCH, self._gain.size), np.float32)
-        self._mel_tile = np.zeros((_MEL_TILE, self._gain.size), np.float32)
+        self._mel_tile = np.zeros((MEL_TILE, self._gain.size), np.float32)
         self.reset()
 
     def process(self, item: Block | Gap, /) -> Iterable[Frames]:
@@ -158,6 +157,12 @@ class Spectrogram:
         self._stop = None
         self._next = 0  # frame that work[0] belongs to
         self._held = 0  # samples in work; below 0: samples to skip before it
+
+    def batch(self, stages: Sequence["Spectrogram"], /) -> StageBatch | None:
+        """Return a batch of the spectrograms of several channels (`Batches`)."""
+        from neurovocal.plugins.channels.spectrogram import SpectrogramBatch
+
+        return SpectrogramBatch.of(stages)
 
     def _begin(self, start: int) -> None:
         """Align the frame grid to a first block; refuse one after a hole."""
@@ -226,8 +231,8 @@ class Spectrogram:
         assert self._mel is not None
         done = 0
         while done < len(power):
-            row = (self._next + done) % _MEL_TILE
-            count = min(_MEL_TILE - row, len(power) - done)
+            row = (self._next + done) % MEL_TILE
+            count = min(MEL_TILE - row, len(power) - done)
             self._mel_tile[row : row + count] = power[done : done + count]
             bands = self._mel_tile @ self._mel
             out[done : done + count] = bands[row : row + count]

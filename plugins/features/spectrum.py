@@ -5,6 +5,10 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import ConfigError, Float32
 
+# Frames per matrix product. A product's last bits depend on the number of rows
+# and on a row's place among them; both are fixed by the frame grid.
+MEL_TILE = 8
+
 
 def window_of(name: str, length: int, tukey_alpha: float) -> Float32:
     """Return a periodic window, float32[length], as ``scipy.signal.get_window`` does.

@@ -24,6 +24,7 @@ from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Control,
+    Gap,
     Health,
     HealthState,
     StreamEnd,
@@ -34,6 +35,7 @@ from neurovocal.engine.lane.lane import Part
 from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.runtime.workers.audio_release import AudioRelease
 from neurovocal.engine.runtime.workers.channel import Channel, copy_settings, split
+from neurovocal.engine.runtime.workers.channel_group import ChannelGroup
 from neurovocal.engine.runtime.workers.command_queue import (
     CommandQueue,
     check_trigger_commands,
@@ -117,6 +119,7 @@ class LaneWorker:
         self.error: Exception | None = None
         self.finished = Flag()
         self.recall_swap: RecallSwap | None = None
+        self._group = ChannelGroup(recovery, publisher.sinks.wants)
         self._signal_checks = signal_checks
         self._privacy = privacy
         self._read_s = read_s
@@ -299,6 +302,7 @@ class LaneWorker:
         ):
             return False
         log.debug("lane '%s': a stream is left out", self.name, exc_info=error)
+        self._group.release()
         for channel in self.channels if has_lanes else ():
             with suppress(Exception):
                 self.publisher.send(channel, channel.lane.abandon(reason), 0)
@@ -316,16 +320,37 @@ class LaneWorker:
         if not isinstance(item, Anchor):
             self._has_begun, self._stalled = True, False
             self._position = item.stop
-        for channel, part in split(item, self.publisher.channels):
-            self._signal_checks.observe(channel, part)
-            if self._privacy.is_wanted:
-                self._privacy.push(channel, part)
+        channels = self.publisher.channels
+        if isinstance(item, Block) and len(channels) > 1:
+            self._process_together(item)
+            return
+        if isinstance(item, Gap):
+            self._group.forget()
+        for channel, part in split(item, channels):
+            self._observe(channel, part)
             for step, start_ns in self.recovery.process(channel, part):
                 self.publisher.send(channel, step, start_ns)
                 if self.commands.pending:
                     self._apply_commands()
 
+    def _observe(self, channel: Channel, part: Part) -> None:
+        self._signal_checks.observe(channel, part)
+        if self._privacy.is_wanted:
+            self._privacy.push(channel, part)
+
+    def _process_together(self, block: Block) -> None:
+        """Process a block of several channels."""
+        channels = self.publisher.channels
+        for channel, part in split(block, channels):
+            self._observe(channel, part)
+        for steps in self._group.process(channels, block):
+            for channel, step, start_ns in steps:
+                self.publisher.send(channel, step, start_ns)
+            if self.commands.pending:
+                self._apply_commands()
+
     def _apply_commands(self) -> None:
+        self._group.release()
         self.commands.apply_due(self.channels, self.publisher.report_control)
 
     def _begin(self, info: StreamInfo) -> None:
@@ -335,6 +360,7 @@ class LaneWorker:
         if has_lanes and not self._has_begun and info == before:
             return
         self._finish_or_leave_out()
+        self._group.forget()
         rebuild, self._is_left_out = self._is_left_out, False
         self._has_begun, self._position, self._has_ended = False, 0, False
         self.streams += 1
@@ -378,6 +404,7 @@ class LaneWorker:
         silent_ns = self.reader.silent_ns()
         if silent_ns < _STALL_NS:
             return
+        self._group.release()
         for channel in self.channels:
             if self.recovery.is_recovering(channel):
                 continue

@@ -64,6 +64,8 @@ class LaneRecovery:
         The source's present stream.
     missed_samples : int
         Samples, at the lane's rate, that were not processed.
+    clock : Clock
+        As the parameter.
     calls : Calls
         Of builds after a failure; read by the watchdog.
     """
@@ -83,7 +85,7 @@ class LaneRecovery:
         self.calls = Calls()
         self._name = name
         self._report = report
-        self._clock = clock
+        self.clock = clock
         self._enabled = enabled
         self._failures: dict[Channel, _Failure] = {}
 
@@ -111,7 +113,7 @@ class LaneRecovery:
                 yield from self._rebuild(channel, item.start)
             if self.is_recovering(channel):
                 return
-        monotonic_ns = self._clock.monotonic_ns
+        monotonic_ns = self.clock.monotonic_ns
         start_ns = monotonic_ns()
         try:
             alone = channel.shadow is None and not channel.recorded
@@ -120,9 +122,9 @@ class LaneRecovery:
                 yield step, start_ns
                 start_ns = monotonic_ns()
         except StageError as error:
-            if not self._enabled or error.stage not in _required_stages(channel.lane):
+            if not self.can_contain(channel, error):
                 raise
-            yield self._abandon(channel, error), start_ns
+            yield self.abandon(channel, error), start_ns
 
     def finish(self, channel: Channel, position: int) -> Iterator[TimedStep]:
         """Yield the last steps of a stream that ends at `position` of the source."""
@@ -131,16 +133,20 @@ class LaneRecovery:
             yield from self._rebuild(channel, position)
         if not self.is_recovering(channel):
             for step in channel.flush():
-                yield step, self._clock.monotonic_ns()
+                yield step, self.clock.monotonic_ns()
 
     def forget(self) -> None:
         """Drop all failures: another stream begins."""
         self._failures.clear()
 
-    def _abandon(self, channel: Channel, error: StageError) -> Step:
+    def can_contain(self, channel: Channel, error: StageError) -> bool:
+        """Return whether a lane that failed in this way is built again."""
+        return self._enabled and error.stage in _required_stages(channel.lane)
+
+    def abandon(self, channel: Channel, error: StageError) -> Step:
         """Return the last step of a lane that has failed, and schedule the next."""
         failure = self._failures.setdefault(channel, _Failure())
-        pause_s = failure.backoff.failed(self._clock.monotonic_ns())
+        pause_s = failure.backoff.failed(self.clock.monotonic_ns())
         failure.stage = error.stage
         log.error("lane '%s': %s", self._name, error, exc_info=error)
         detail = f"{error}; the lane is rebuilt in {pause_s:g} s"
@@ -150,7 +156,7 @@ class LaneRecovery:
     def _rebuild(self, channel: Channel, start: int) -> Iterator[TimedStep]:
         """Build a new lane that continues at sample `start`, once the pause is over."""
         failure, old = self._failures[channel], channel.lane
-        start_ns = self._clock.monotonic_ns()
+        start_ns = self.clock.monotonic_ns()
         if start_ns < failure.backoff.due_ns:
             return
         try:
@@ -161,13 +167,13 @@ class LaneRecovery:
             new.number_from(old.next_segment)
             steps = list(new.process(Gap(0, start, failure.reason)))
         except Exception as error:
-            failure.backoff.failed(self._clock.monotonic_ns())
+            failure.backoff.failed(self.clock.monotonic_ns())
             log.error("lane '%s' is not rebuilt: %s", self._name, error)
             return
         missed = new.processed - old.processed
         self.missed_samples += missed
         stage, failure.stage = failure.stage, ""
-        failure.backoff.succeeded(self._clock.monotonic_ns())
+        failure.backoff.succeeded(self.clock.monotonic_ns())
         channel.lane, channel.shadow = new, None
         for step in steps:
             events = [_extend_first_gap(old, event) for event in step.events]
