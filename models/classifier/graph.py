@@ -14,28 +14,32 @@ from neurovocal.models.classifier.network import (
     LstmEncoder,
     TcnEncoder,
 )
-from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape
+from neurovocal.models.toolkit.graph_writer import CHANNELS, GraphWriter, Shape
+
+_COLUMNS, _ROWS = [1, 2, 0], [2, 0, 1]  # [T, C, n] to [C, n, T], and back
 
 
 def classifier_graph(model: Classifier) -> Any:
-    """Build the graph of ``classifier.onnx`` (docs/reference/bundle.md)."""
+    """Build the graph of ``classifier.onnx`` for any number of channels."""
     g = GraphWriter("classifier")
     encoder = model.encoder
     encoded = write_encoder(g, encoder, "frames")
     write_linear(g, model.readout, encoded, out="logits")
     n_bins = _n_bins(encoder)
-    states: dict[str, Shape] = {name: [*shape] for name, shape in model.shapes.items()}
+    states: dict[str, Shape] = {
+        name: [CHANNELS, *shape] for name, shape in model.shapes.items()
+    }
     return g.build(
-        {"frames": ["T", n_bins], **states},
+        {"frames": ["T", CHANNELS, n_bins], **states},
         {
-            "logits": ["T", model.readout.out_features],
+            "logits": ["T", CHANNELS, model.readout.out_features],
             **{f"{name}_next": shape for name, shape in states.items()},
         },
     )
 
 
 def write_encoder(g: GraphWriter, encoder: nn.Module, x: str) -> str:
-    """Write an encoder of rows ``x`` [T, n_in]; returns the output's name."""
+    """Write an encoder of rows ``x`` [T, C, n_in]; returns the output's name."""
     match encoder:
         case GruEncoder():
             return _gru(g, encoder, x)
@@ -44,9 +48,9 @@ def write_encoder(g: GraphWriter, encoder: nn.Module, x: str) -> str:
         case TcnEncoder():
             return _tcn(g, encoder, x)
         case ConvGruEncoder():
-            columns = g.op("Transpose", x, perm=[1, 0])
+            columns = g.op("Transpose", x, perm=_COLUMNS)
             filtered = g.op("Relu", _conv(g, encoder.conv, columns, "p1"))
-            rows = g.op("Transpose", filtered, perm=[1, 0])
+            rows = g.op("Transpose", filtered, perm=_ROWS)
             return _gru(g, encoder.gru, rows)
     raise TypeError(f"no graph for {type(encoder).__name__}")
 
@@ -93,7 +97,7 @@ def _cell(
     number : int
         Number of the layer, from 1.
     x : str
-        Name of the input [T, n_in].
+        Name of the input [T, C, n_in].
     order : int64[n_gates * n_hidden]
         Rows of torch's weights in the order of ONNX.
     """
@@ -105,12 +109,11 @@ def _cell(
         g.constant(f"bias_{number}", bias[None]),
     ]
     kinds = "hc" if kind == "LSTM" else "h"
-    initial = [g.op("Unsqueeze", f"{k}{number}", g.axes(0, 1)) for k in kinds]
+    initial = [g.op("Unsqueeze", f"{k}{number}", g.axes(0)) for k in kinds]
     outs = [g.unique_name("states"), *(g.unique_name("last") for _ in kinds)]
-    sequence = g.op("Unsqueeze", x, g.axes(1))
     g.ops(
         kind,
-        sequence,
+        x,
         *weights,
         "",
         *initial,
@@ -119,34 +122,32 @@ def _cell(
         **options,
     )
     for k, last in zip(kinds, outs[1:], strict=True):
-        g.op("Squeeze", last, g.axes(0, 1), out=f"{k}{number}_next")
-    return g.op("Squeeze", outs[0], g.axes(1, 2))
+        g.op("Squeeze", last, g.axes(0), out=f"{k}{number}_next")
+    return g.op("Squeeze", outs[0], g.axes(1))
 
 
 def _tcn(g: GraphWriter, encoder: TcnEncoder, x: str) -> str:
     """Write the projection and the residual blocks of a TCN."""
     y = g.op("Relu", write_linear(g, encoder.project, x, stem="project"))
-    y = g.op("Transpose", y, perm=[1, 0])
+    y = g.op("Transpose", y, perm=_COLUMNS)
     for number, block in enumerate(encoder.blocks, start=1):
         assert isinstance(block, CausalConv)
         added = g.op("Relu", _conv(g, block, y, f"p{number}"))
         y = g.op("Add", y, added)
-    return g.op("Transpose", y, perm=[1, 0])
+    return g.op("Transpose", y, perm=_ROWS)
 
 
 def _conv(g: GraphWriter, layer: CausalConv, columns: str, state: str) -> str:
-    """Write a causal convolution of [n_in, T] with its state input and output."""
+    """Write a causal convolution of [C, n_in, T] with its state input and output."""
     length = layer.shape[1]
-    joined = g.op("Concat", state, columns, axis=1)
+    joined = g.op("Concat", state, columns, axis=2)
     end = g.axes(np.iinfo(np.int64).max)
-    g.op("Slice", joined, g.axes(-length), end, g.axes(1), out=f"{state}_next")
-    batch = g.op("Unsqueeze", joined, g.axes(0))
+    g.op("Slice", joined, g.axes(-length), end, g.axes(2), out=f"{state}_next")
     weight = g.constant(f"kernel_{state}", layer.conv.weight)
     assert layer.conv.bias is not None
     bias = g.constant(f"kernel_bias_{state}", layer.conv.bias)
     dilations = [int(layer.conv.dilation[0])]
-    filtered = g.op("Conv", batch, weight, bias, dilations=dilations)
-    return g.op("Squeeze", filtered, g.axes(0))
+    return g.op("Conv", joined, weight, bias, dilations=dilations)
 
 
 def write_linear(

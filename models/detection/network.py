@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neurovocal.models.classifier.graph import write_encoder, write_linear
 from neurovocal.models.classifier.network import ConvGruEncoder
-from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape
+from neurovocal.models.toolkit.graph_writer import CHANNELS, GraphWriter, Shape
 from neurovocal.plugins.detectors.band_excess import N_BANDS
 
 # The network gets levels and score within -12 and 32 dB: above lies loudness alone,
@@ -85,26 +85,32 @@ class DetectorNetwork(nn.Module):
 
 
 def detector_graph(model: DetectorNetwork) -> Any:
-    """Build the graph of ``detector.onnx`` (docs/reference/bundle.md)."""
+    """Build the graph of ``detector.onnx`` for any number of channels."""
     g = GraphWriter("detector")
 
     def constant(name: str, value: float) -> str:
         return g.constant(name, np.array(value, np.float32))
 
-    column = g.op("Unsqueeze", "scores", g.axes(1))
-    rows = g.op("Concat", "levels", column, axis=1)
+    column = g.op("Unsqueeze", "scores", g.axes(2))
+    rows = g.op("Concat", "levels", column, axis=2)
     low, high = constant("low_db", LOW_DB), constant("high_db", HIGH_DB)
     scaled = g.op("Div", g.op("Clip", rows, low, high), constant("scale_db", SCALE_DB))
     encoded = write_encoder(g, model.encoder, scaled)
-    values = g.op("Squeeze", write_linear(g, model.readout, encoded), g.axes(1))
+    values = g.op("Squeeze", write_linear(g, model.readout, encoded), g.axes(2))
     in_db = g.op("Mul", values, constant("output_db", _OUTPUT_DB))
     least, most = constant("least_db", -MOST_DB), constant("most_db", MOST_DB)
     g.op("Clip", in_db, least, most, out="corrections")
-    states: dict[str, Shape] = {name: [*shape] for name, shape in model.shapes.items()}
+    states: dict[str, Shape] = {
+        name: [CHANNELS, *shape] for name, shape in model.shapes.items()
+    }
     return g.build(
-        {"levels": ["T", N_BANDS], "scores": ["T"], **states},
         {
-            "corrections": ["T"],
+            "levels": ["T", CHANNELS, N_BANDS],
+            "scores": ["T", CHANNELS],
+            **states,
+        },
+        {
+            "corrections": ["T", CHANNELS],
             **{f"{name}_next": shape for name, shape in states.items()},
         },
     )

@@ -6,48 +6,62 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm
-from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape, value_info
+from neurovocal.models.toolkit.graph_writer import (
+    CHANNELS,
+    GraphWriter,
+    Shape,
+    value_info,
+)
 
 
 def scoring_graph(model: RnnRbm) -> Any:
-    """Build the graph of ``rnn_rbm.onnx`` (docs/reference/bundle.md)."""
+    """Build the graph of ``rnn_rbm.onnx`` for any number of channels.
+
+    The RBM has no memory: it computes the frames of all channels as rows.
+    """
     g = GraphWriter("rnn_rbm")
     rbm = _RbmWriter(g, model)
-    per_layer = _recurrent(g, model, "frames")
-    last = g.op("Squeeze", per_layer[-1], g.axes(1))
-    g.op("Concat", *per_layer, out="states", axis=1)
+    frames = g.op("Reshape", "frames", g.axes(-1, model.n_visible))
+    per_layer, last_states = _recurrent(g, model, "frames", "u")
+    g.op("Identity", last_states, out="u_next")
+    per_frame = [g.op("Unsqueeze", states, g.axes(2)) for states in per_layer]
+    g.op("Concat", *per_frame, out="states", axis=2)
+    rows = g.axes(-1, model.n_recurrent)
+    last = g.op("Reshape", per_layer[-1], rows)
 
-    top = g.op("Slice", "u", g.axes(model.n_layers - 1), g.axes(model.n_layers))
-    shifted = g.op("Concat", top, last, axis=0)
-    before = g.op("Slice", shifted, g.axes(0), g.axes(-1), g.axes(0))
+    top = g.op("Gather", "u", g.constant("top", np.array(model.n_layers - 1)), axis=1)
+    shifted = g.op("Concat", g.op("Unsqueeze", top, g.axes(0)), per_layer[-1], axis=0)
+    earlier = g.op("Slice", shifted, g.axes(0), g.axes(-1), g.axes(0))
+    before = g.op("Reshape", earlier, rows)
     bv, bh = rbm.biases(before)
-    softplus = g.op("Softplus", rbm.hidden_input("frames", bh))
+    softplus = g.op("Softplus", rbm.hidden_input(frames, bh))
     hidden = g.op("ReduceSum", softplus, g.axes(1), keepdims=0)
     if model.gaussian:
-        distance = g.op("Mul", g.op("Sub", "frames", bv), rbm.inverse_sigma)
+        distance = g.op("Mul", g.op("Sub", frames, bv), rbm.inverse_sigma)
         squares = g.op("Mul", distance, distance)
         total = g.op("ReduceSum", squares, g.axes(1), keepdims=0)
         half = g.constant("half", np.array(0.5, np.float32))
         visible = g.op("Mul", total, half)
-        g.op("Sub", visible, hidden, out="free_energy")
+        energy = g.op("Sub", visible, hidden)
     else:
-        products = g.op("Mul", "frames", bv)
+        products = g.op("Mul", frames, bv)
         visible = g.op("ReduceSum", products, g.axes(1), keepdims=0)
-        g.op("Neg", g.op("Add", visible, hidden), out="free_energy")
+        energy = g.op("Neg", g.op("Add", visible, hidden))
+    g.op("Reshape", energy, g.op("Shape", "frames", end=2), out="free_energy")
 
     bv, bh = rbm.biases(last)
-    v = "frames"
+    v = frames
     for _ in range(model.prediction_steps):
         v = rbm.visible(g.op("Sigmoid", rbm.hidden_input(v, bh)), bv)
-    g.op("Identity", v, out="prediction")
+    g.op("Reshape", v, g.op("Shape", "frames"), out="prediction")
     state: Shape = [model.n_layers, model.n_recurrent]
     return g.build(
-        {"frames": ["T", model.n_visible], "u": state},
+        {"frames": ["T", CHANNELS, model.n_visible], "u": [CHANNELS, *state]},
         {
-            "free_energy": ["T"],
-            "prediction": ["T", model.n_visible],
-            "states": ["T", *state],
-            "u_next": state,
+            "free_energy": ["T", CHANNELS],
+            "prediction": ["T", CHANNELS, model.n_visible],
+            "states": ["T", CHANNELS, *state],
+            "u_next": [CHANNELS, *state],
         },
     )
 
@@ -56,12 +70,15 @@ def sampling_graph(model: RnnRbm) -> Any:
     """Build the graph of ``rnn_rbm_sample.onnx`` (docs/reference/bundle.md).
 
     One step of the recurrent part, followed by a loop of Gibbs steps, one per row of
-    `noise`.
+    `noise`, for one channel: each draws its own noise.
     """
     g = GraphWriter("rnn_rbm_sample")
     rbm = _RbmWriter(g, model)
-    last = g.op("Squeeze", _recurrent(g, model, "frame")[-1], g.axes(1))
-    bv, bh = rbm.biases(last)
+    one_frame = g.op("Unsqueeze", "frame", g.axes(1))
+    one_state = g.op("Unsqueeze", "u", g.axes(0))
+    per_layer, after = _recurrent(g, model, one_frame, one_state)
+    g.op("Squeeze", after, g.axes(0), out="u_next")
+    bv, bh = rbm.biases(g.op("Squeeze", per_layer[-1], g.axes(1)))
     steps = g.op("Slice", g.op("Shape", "noise"), g.axes(0), g.axes(1))
     trips = g.op("Squeeze", steps, g.axes(0))
     # The loop's body reads W, biases, noise and temperature of the outer graph.
@@ -142,14 +159,24 @@ class _RbmWriter:
         return g.op("Sigmoid", g.op("Add", product, bv))
 
 
-def _recurrent(g: GraphWriter, model: RnnRbm, frames: str) -> list[str]:
-    """Write all layers and ``u_next``; returns each layer's states [T, 1, n]."""
-    x, after, last = frames, [], []
+def _recurrent(
+    g: GraphWriter, model: RnnRbm, frames: str, u: str
+) -> tuple[list[str], str]:
+    """Write all layers, for frames [T, C, n_visible] and a state [C, n_layers, n].
+
+    Returns
+    -------
+    states : list of str
+        Each layer's states [T, C, n].
+    after : str
+        The states after the last frame, [C, n_layers, n].
+    """
+    x, states, last = frames, [], []
     n = model.n_recurrent
-    rows = g.axes(1, n)
     for number, module in enumerate(model.layers):
         assert isinstance(module, RecurrentLayer)
-        before = g.op("Slice", "u", g.axes(number), g.axes(number + 1))
+        layer = g.constant(f"layer_{number}", np.array(number))
+        before = g.op("Gather", u, layer, axis=1)
         initial = g.op("Unsqueeze", before, g.axes(0))
         weights = [
             g.constant(f"weight_in_{number}", module.weight_in[None]),
@@ -159,8 +186,7 @@ def _recurrent(g: GraphWriter, model: RnnRbm, frames: str) -> list[str]:
         both = np.concatenate([bias, np.zeros_like(bias)])[None]
         weights.append(g.constant(f"bias_{number}", both))
         outs = [g.unique_name("states"), g.unique_name("last")]
-        sequence = g.op("Unsqueeze", x, g.axes(1))
-        operands = (sequence, *weights, "", initial)
+        operands = (x, *weights, "", initial)
         if module.gates == "simple":
             g.ops("RNN", *operands, outs=outs, hidden_size=n, activations=["Tanh"])
         else:
@@ -173,9 +199,7 @@ def _recurrent(g: GraphWriter, model: RnnRbm, frames: str) -> list[str]:
                 activations=[gate, "Tanh"],
                 linear_before_reset=0,
             )
-        states = g.op("Squeeze", outs[0], g.axes(1))
-        after.append(states)
-        last.append(g.op("Reshape", outs[1], rows))
-        x = g.op("Squeeze", states, g.axes(1))
-    g.op("Concat", *last, out="u_next", axis=0)
-    return after
+        x = g.op("Squeeze", outs[0], g.axes(1))
+        states.append(x)
+        last.append(g.op("Transpose", outs[1], perm=[1, 0, 2]))
+    return states, g.op("Concat", *last, axis=1)

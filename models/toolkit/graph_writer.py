@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from neurovocal.plugins.models.onnx.channels import CHANNELS
+
+__all__ = ["CHANNELS", "GraphWriter", "Shape", "value_info"]
+
 OPSET = 17
 IR_VERSION = 8
 Shape: TypeAlias = list[int | str]

@@ -1,6 +1,6 @@
 """Exported graphs in ONNX Runtime, and their differences from torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,11 @@ import numpy as np
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.toolkit.files import write_file
+from neurovocal.plugins.models.onnx.channels import (
+    CHANNELS,
+    add_channel,
+    without_channel,
+)
 from neurovocal.plugins.models.onnx.session import open_session
 
 STATE_TOLERANCE = 1e-5
@@ -48,12 +53,27 @@ class Session:
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(path)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.get_outputs()
+        self._outputs = [output.name for output in outputs]
+        self._in_shapes = {t.name: list(t.shape) for t in self._session.get_inputs()}
+        self._out_axes = [_channel_axis(output.shape) for output in outputs]
 
     def run(self, **inputs: Any) -> dict[str, Float32]:
-        """Run the graph once and return all outputs by name."""
-        results = self._session.run(self._outputs, inputs)
+        """Run the graph once, for one channel, and return all outputs by name."""
+        axes = {
+            name: axis
+            for name, values in inputs.items()
+            if (axis := _channel_axis(self._in_shapes[name])) is not None
+            and values.ndim < len(self._in_shapes[name])
+        }
+        results = self._session.run(self._outputs, add_channel(inputs, axes))
+        if axes:
+            results = without_channel(results, self._out_axes)
         return dict(zip(self._outputs, results, strict=True))
+
+
+def _channel_axis(shape: Sequence[int | str | None]) -> int | None:
+    return shape.index(CHANNELS) if CHANNELS in shape else None
 
 
 def check_outputs(

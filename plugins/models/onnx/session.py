@@ -8,16 +8,22 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event as Flag
 from threading import Timer
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine import BuildContext, Bundle, BundleError, Float32
+from neurovocal.plugins.models.onnx.channels import (
+    CHANNELS,
+    Shape,
+    add_channel,
+    channel_axes,
+    with_channels,
+    without_channel,
+)
 from neurovocal.plugins.models.onnx.scan import forbidden_parts
 from neurovocal.plugins.storage.npz import read_npz
-
-Shape: TypeAlias = tuple[int | None, ...]  # None: any length
 
 _ENTRIES = {
     "session.intra_op.allow_spinning": "0",
@@ -43,6 +49,18 @@ _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ \S*
 class Graph:
     """One ONNX graph, run on one thread that does not spin while idle.
 
+    A graph may compute several channels in one call: then all of its tensors have an
+    axis of channels more (`channel_axes`). `run` gives it one channel. To run an
+    array, keep one state for all channels and hand it over with the rows::
+
+        zeros = {"h1": np.zeros((n_channels, *spec.state["h1"]), np.float32)}
+        logits, state = graph.run_channels({"frames": frames, **zeros})
+        logits, state = graph.run_channels({"frames": more, "h1": state})
+
+    with `frames` float32[n_channels, n_frames, n_bins] and `logits`
+    float32[n_channels, n_frames, n_units]. To reset the state of one channel, set its
+    row to zeros. Graphs without that axis are run once per channel.
+
     Parameters
     ----------
     bundle : Bundle
@@ -50,8 +68,14 @@ class Graph:
     name : str
         File name within the bundle.
     inputs, outputs : mapping of str to tuple
-        Tensors that docs/reference/bundle.md specifies, with their shapes; None stands
-        for a length that must be free. All are float32.
+        Tensors that docs/reference/bundle.md specifies, with their shapes for one
+        channel; None stands for a length that must be free. All are float32.
+
+    Attributes
+    ----------
+    has_channels : bool
+        One call computes all channels of `run_channels`. A channel's results may
+        differ from those of `run` in their last bits.
 
     Raises
     ------
@@ -71,13 +95,60 @@ class Graph:
         self.where = f"bundle '{bundle.folder}': {name}"
         self.outputs = list(outputs)
         self._session = open_session(bundle.path(name), self.where)
-        _check_tensors(self.where, "input", self._session.get_inputs(), inputs)
-        _check_tensors(self.where, "output", self._session.get_outputs(), outputs)
+        found = self._session.get_inputs(), self._session.get_outputs()
+        _check_tensors(self.where, "input", found[0], inputs)
+        _check_tensors(self.where, "output", found[1], outputs)
+        axes = channel_axes([*found[0], *found[1]], {**inputs, **outputs})
+        self.has_channels = bool(axes)
+        self._in_axes = {name: axes[name] for name in inputs if name in axes}
+        self._out_axes = [axes.get(name) for name in outputs]
+        lacking = [n for n, shape in {**inputs, **outputs}.items() if shape]
+        lacking = [name for name in lacking if name not in axes]
+        if axes and lacking:
+            raise BundleError(
+                f"{self.where}: {', '.join(lacking)} must have a length {CHANNELS}, "
+                "as its other tensors do: export it as docs/reference/bundle.md says"
+            )
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
-        """Return the outputs in the order given to the constructor."""
-        results: list[Float32] = self._session.run(self.outputs, feed)
-        return results
+        """Return the outputs in the order given to the constructor, of one channel."""
+        results: list[Float32]
+        if not self.has_channels:
+            results = self._session.run(self.outputs, feed)
+            return results
+        results = self._session.run(self.outputs, add_channel(feed, self._in_axes))
+        return without_channel(results, self._out_axes)
+
+    def run_channels(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
+        """Return the outputs of several channels.
+
+        Parameters
+        ----------
+        feed : mapping of str to float32[n_channels, ...]
+            Inputs of all channels: those of one channel, one after the other.
+
+        Returns
+        -------
+        list of float32[n_channels, ...]
+            In the order given to the constructor.
+        """
+        if not self.has_channels:
+            n_channels = len(next(iter(feed.values())))
+            each = [
+                self.run({name: values[channel] for name, values in feed.items()})
+                for channel in range(n_channels)
+            ]
+            return [np.stack(parts) for parts in zip(*each, strict=True)]
+        moved = {
+            name: np.ascontiguousarray(np.moveaxis(values, 0, self._in_axes[name]))
+            for name, values in feed.items()
+        }
+        results: list[Float32] = self._session.run(self.outputs, moved)
+        axes = [axis or 0 for axis in self._out_axes]
+        return [
+            np.moveaxis(result, axis, 0)
+            for result, axis in zip(results, axes, strict=True)
+        ]
 
     def try_run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
         """Return the same as `run`; used before a graph has been checked.
@@ -100,8 +171,9 @@ class Graph:
         timer.daemon = True
         timer.start()
         try:
-            results: list[Float32] = self._session.run(self.outputs, feed, limit)
-            return results
+            inputs = add_channel(feed, self._in_axes)
+            results: list[Float32] = self._session.run(self.outputs, inputs, limit)
+            return without_channel(results, self._out_axes)
         except Exception as error:  # onnxruntime has no common error class
             if expired.is_set():
                 raise BundleError(
@@ -348,7 +420,7 @@ def _check_tensors(
             raise BundleError(
                 f"{where}: {role} '{name}' is a {tensor.type}, not float32"
             )
-        if not _fits(tensor.shape, shape):
+        if not (_fits(tensor.shape, shape) or _fits_channels(tensor.shape, shape)):
             raise BundleError(
                 f"{where}: {role} '{name}' has shape {_shape_text(tensor.shape)}, "
                 f"the manifest promises {_shape_text(shape)}"
@@ -361,6 +433,11 @@ def _fits(found: Sequence[int | str | None], promised: Shape) -> bool:
         not isinstance(length, int) or length == wanted
         for length, wanted in zip(found, promised, strict=True)
     )
+
+
+def _fits_channels(found: Sequence[int | str | None], promised: Shape) -> bool:
+    """Return True if a graph's shape is as specified, with an axis of channels more."""
+    return bool(promised) and _fits(found, with_channels(promised))
 
 
 def _shape_text(shape: Sequence[int | str | None]) -> str:
