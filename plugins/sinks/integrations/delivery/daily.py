@@ -10,6 +10,7 @@ from neurovocal.plugins.sinks.integrations.delivery.items import (
     SUMMARY,
     Outgoing,
     id_of,
+    utf8,
 )
 from neurovocal.plugins.sinks.integrations.delivery.state import StateFile
 
@@ -56,6 +57,14 @@ class DailySummary:
         self._file, self._clock = file, clock
         self._due: tuple[date, Outgoing] | None = None
 
+    def begin(self) -> None:
+        """Let the first summary be the next one, if there was none before."""
+        newest, last = self._newest(), _date(self._file.state.summary)
+        # Later than now: the clock of the machine had been in the future.
+        if last is None or last > newest + _DAY:
+            self._file.state.summary = newest.isoformat()
+            self._file.save()
+
     def due(self) -> Outgoing | None:
         """Return the summary that is due and not sent, or None.
 
@@ -80,14 +89,9 @@ class DailySummary:
 
     def _day(self) -> date | None:
         """Return the day whose summary is due, the oldest first."""
-        newest = self._newest()
-        last = _date(self._file.state.summary)
-        if last is None or last > newest + _DAY:
-            # The first start; or the clock of the machine had been in the future.
-            self._file.state.summary = newest.isoformat()
-            self._file.save()
-            return None
-        if last >= newest:
+        self.begin()
+        newest, last = self._newest(), _date(self._file.state.summary)
+        if last is None or last >= newest:
             return None
         return max(last + _DAY, newest - (_MOST_DAYS - 1) * _DAY)
 
@@ -112,7 +116,7 @@ class DailySummary:
         body = {
             "id": name,
             "kind": SUMMARY,
-            "station": self._station.encode("utf-8", "backslashreplace").decode(),
+            "station": utf8(self._station),
             "time": f"{stop.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "since": start.isoformat(),
             "until": stop.isoformat(),

@@ -46,7 +46,7 @@ def outgoing(
     name = id_of(run, message.kind, message.info.stream, str(message.seq))
     more = {
         "id": name,
-        "station": station.encode("utf-8", "backslashreplace").decode(),
+        "station": utf8(station),
         "time": iso_time(message.utc_ns),
     }
     # Both are JSON objects: the second goes on where the first ends.
@@ -58,6 +58,11 @@ def id_of(*parts: str) -> str:
     """Return a name of letters, digits, '/', '-', '_', '~' and '%' made of parts."""
     quoted = (quote(part, safe="", errors="surrogateescape") for part in parts)
     return "/".join(quoted).replace(".", "%2E")
+
+
+def utf8(name: str) -> str:
+    """Return a name that is UTF-8: names of files may hold other bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def iso_time(utc_ns: int | None) -> str | None:

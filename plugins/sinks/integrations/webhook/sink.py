@@ -130,6 +130,7 @@ class WebhookSink:
             journal = at_home(options.journal)
             zone, clock = options.zone(), self._clock
             summary = DailySummary(journal, self._station, at, zone, self._file, clock)
+            summary.begin()
         self._worker = DeliveryWorker(
             f"nv-{_NAME}",
             self._queue,

@@ -349,24 +349,35 @@ def test_a_daily_summary_is_sent_once_also_after_a_restart(tmp_path, quiet):
     path = tmp_path / "j"
     noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
     clock = ManualClock(int(noon.timestamp()) * NS, autojump=False)
-    sung = replace(label(0), utc_ns=clock.utc_ns())
-    options = {"summary_at": "07:00", "timezone": "Europe/Berlin", "clock": clock}
+    options = {
+        "summary_at": "07:00",
+        "timezone": "Europe/Berlin",
+        "clock": clock,
+        "linger_s": 0,
+    }
+
+    def advance_until(condition):
+        until(lambda: clock.advance(0.1) or condition())
+
     receiver = HttpReceiver()
     receiver.start()
-    with Station(path, receiver.url, linger_s=0, **options) as station:
-        station.write(sung)
-        receiver.wait_for(1)
+    with Station(path, receiver.url, **options) as station:
+        station.write(replace(label(0), utc_ns=clock.utc_ns()))
+        advance_until(lambda: station.webhook.stats()["sent"] == 1)
         receiver.stop()
-        clock.advance(17 * 3600 - 1)
-        clock.advance(2)  # it is 07:00:01 in Berlin
-        until(lambda: station.webhook.trouble)
+        clock.advance(16 * 3600)
+        assert station.webhook.trouble is None
+        clock.advance(3600)  # it is after 07:00 in Berlin
+        advance_until(lambda: station.webhook.trouble)
     receiver.start()
-    with Station(path, receiver.url, run="run-2", linger_s=0, **options):
-        receiver.wait_for(2)
+    with Station(path, receiver.url, run="run-2", **options):
+        advance_until(lambda: len(receiver.requests) >= 2)
+        state = tmp_path / "j.webhook.json"
+        advance_until(lambda: "2026-06-02" in state.read_text())
     clock.advance(3600)
-    with Station(path, receiver.url, run="run-3", linger_s=0, **options) as station:
+    with Station(path, receiver.url, run="run-3", **options) as station:
         station.write(replace(label(1), utc_ns=clock.utc_ns()))
-        receiver.wait_for(3)
+        advance_until(lambda: len(receiver.requests) >= 3)
     receiver.stop()
     _, summary, after = receiver.requests
     body = json.loads(summary.body)
