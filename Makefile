@@ -57,6 +57,7 @@ docs: $(DEV_ENV)/.done  ## Build the site of the documentation into site/ (stric
 bench: $(DEV_ENV)/.done  ## Measure speed beside a bare loop and four peers, and latency
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
+	$(DEV_ENV)/bin/python bench/speed/start.py
 
 bench-page: $(DEV_ENV)/.done  ## Measure the live page before 0, 1 and 10 browsers
 	$(DEV_ENV)/bin/python bench/speed/page.py

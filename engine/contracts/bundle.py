@@ -448,7 +448,7 @@ def _unlisted(folder: Path, name: str) -> str:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        content = safe_yaml.load(safe_yaml.read_text(path))
+        content = safe_yaml.load(safe_yaml.read_text(path), is_written=True)
         return Manifest.model_validate(content)
     except safe_yaml.YamlError as error:
         line = f":{error.line}" if error.line else ""

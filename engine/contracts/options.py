@@ -11,12 +11,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
+from neurovocal.engine.contracts.option_texts import texts_of
 from neurovocal.engine.support.text import plain, shortened, text_problem
 
 # Rates from slow seismometers to fast hydrophones, in Hz.
@@ -85,8 +88,9 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
+        # Most models that a start imports check nothing in it.
+        defer_build=True,
         # A default may contradict what was given.
         validate_default=True,
     )
@@ -130,6 +134,18 @@ class Options(BaseModel):
             ):
                 raise _error(pair, f"give {pair[0]} or {pair[1]}, not both")
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the JSON Schema, with the help text of each field."""
+        described = handler(schema)
+        properties = handler.resolve_ref_schema(described).get("properties", {})
+        for name, text in texts_of(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", text)
+        return described
 
     @classmethod
     def _all(cls, name: str) -> Iterator[Any]:

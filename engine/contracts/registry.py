@@ -28,8 +28,9 @@ class Registry:
     ) -> None:
         self._extra = dict(extra or {})
         self._points: dict[tuple[Kind, str], list[EntryPoint]] = {}
+        installed = entry_points()  # each call reads the files of all distributions
         for kind, group in GROUPS.items():
-            for point in entry_points(group=group):
+            for point in installed.select(group=group):
                 self._points.setdefault((kind, point.name), []).append(point)
 
     def names(self, kind: Kind) -> list[str]:

@@ -62,6 +62,19 @@ class _CoreLoader(yaml.SafeLoader):
         super().fetch_flow_collection_start(token)
 
 
+if yaml.__with_libyaml__:
+    from yaml.composer import Composer
+
+    class _FastLoader(Composer, yaml.CSafeLoader):
+        """The same with the compiled parser; only the composer recurses."""
+
+        yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers
+
+        def __init__(self, text: str) -> None:
+            yaml.CSafeLoader.__init__(self, text)
+            Composer.__init__(self)
+
+
 class _CoreDumper(yaml.SafeDumper):
     """Dumper that quotes what the core schema, or YAML 1.1, would not read as text."""
 
@@ -111,8 +124,16 @@ def read_text(path: Path) -> str:
     return text
 
 
-def compose(text: str) -> yaml.Node | None:
+def compose(text: str, *, is_written: bool = False) -> yaml.Node | None:
     """Parse a text to YAML nodes; None for an empty text.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    is_written : bool
+        It is long, and a program wrote it: it goes to the compiled parser, ten times
+        as fast, which reads some mistakes of people as something else.
 
     Raises
     ------
@@ -122,8 +143,11 @@ def compose(text: str) -> yaml.Node | None:
     """
     if len(text) > MOST_BYTES:
         raise YamlError(f"it is longer than {MOST_BYTES} bytes")
+    root = None
+    if is_written and yaml.__with_libyaml__ and "\t" not in text:
+        root = _compose_fast(text)  # which takes tabs for spaces
     try:
-        root = yaml.compose(text, Loader=_CoreLoader)
+        root = root or yaml.compose(text, Loader=_CoreLoader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         what = f"the character U+{ord(text[error.position]):04X}"
@@ -139,15 +163,28 @@ def compose(text: str) -> yaml.Node | None:
     return root
 
 
-def load(text: str) -> Any:
+def _compose_fast(text: str) -> yaml.Node | None:
+    """Return the nodes of a text; None if it has a mistake, or is empty."""
+    try:
+        return yaml.compose(text, Loader=_FastLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None  # the other parser tells the mistake
+
+
+def load(text: str, *, is_written: bool = False) -> Any:
     """Parse a text to plain data; keys are texts.
+
+    Parameters
+    ----------
+    text, is_written
+        As of `compose`.
 
     Raises
     ------
     YamlError
         As `compose`; also for a key that is given twice, and what `Builder` refuses.
     """
-    root = compose(text)
+    root = compose(text, is_written=is_written)
 
     def refuse(node: yaml.Node, what: str) -> None:
         raise YamlError(what, node.start_mark.line + 1)

@@ -5,6 +5,7 @@ one compiled function. That function is loaded from its file alone where it is f
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -40,16 +41,18 @@ def load_recursion() -> Recursion:
 def _compiled_part() -> Any:
     """Return SciPy's module of compiled filters without its package; None: not found.
 
-    It is not entered into ``sys.modules``, where a later import of ``scipy.signal``
-    puts its own.
+    It does not stay in ``sys.modules``, where a later import of ``scipy.signal`` puts
+    its own.
     """
+    name = "scipy.signal._sigtools"
+    if name in sys.modules:
+        return sys.modules[name]
     package = importlib.util.find_spec("scipy")
     for folder in (package and package.submodule_search_locations) or ():
         for suffix in EXTENSION_SUFFIXES:
             path = Path(folder) / "signal" / f"_sigtools{suffix}"
             if not path.exists():
                 continue
-            name = "scipy.signal._sigtools"
             spec = importlib.util.spec_from_file_location(name, path)
             if spec is None or spec.loader is None:
                 continue
@@ -58,6 +61,8 @@ def _compiled_part() -> Any:
                 spec.loader.exec_module(module)
             except ImportError:
                 return None
+            finally:
+                sys.modules.pop(name, None)
             return module
     return None
 

@@ -15,6 +15,7 @@ from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import MultiConfig, SingleConfig, locate_config
 from neurovocal.engine.contracts.abilities import Describes
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
+from neurovocal.engine.contracts.option_texts import texts_of
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Source
@@ -141,6 +142,7 @@ def _describe(registry: Registry, name: str, as_json: bool) -> None:
 
 def _print_options(options: type[BaseModel], indent: str) -> None:
     """Print each option, its default and its text; nested options below it."""
+    texts = texts_of(options)
     for key, field in options.model_fields.items():
         nested = _nested(field.annotation)
         default = field.get_default()
@@ -151,7 +153,7 @@ def _print_options(options: type[BaseModel], indent: str) -> None:
         else:
             shown = "options of its own"
         typer.echo(f"{indent}{key}  ({shown})")
-        for line in (field.description or "").splitlines():
+        for line in (field.description or texts.get(key, "")).splitlines():
             typer.echo(f"{indent}    {line}")
         if nested is not None:
             _print_options(nested, f"{indent}    ")

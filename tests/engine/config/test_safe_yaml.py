@@ -190,3 +190,27 @@ def test_a_false_length_in_a_header_allocates_nothing(
     source.close()
     assert heard == samples
     assert process_usage().rss_mb - before_mb < 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: [x, {c: 010}]\nd: !!str 5\n",
+        "a: &x [1, 2]\nb: *x\n",
+        "",
+        "a:\tb\n",
+        "a: [1\n",
+        "a: 1\n---\nb: 2\n",
+        "a: \x01",
+        "- " * 50_000 + "a",
+        "[" * 50_000,
+    ],
+)
+def test_the_compiled_parser_reads_the_same(text):
+    def read(**options):
+        try:
+            return safe_yaml.load(text, **options)
+        except safe_yaml.YamlError as error:
+            return str(error), error.line
+
+    assert read(is_written=True) == read()

@@ -9,6 +9,7 @@ import pytest
 from neurovocal.engine.contracts import registry as registry_module
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import PluginError
+from neurovocal.engine.contracts.option_texts import texts_of
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import GROUPS, BuildContext, Plugin
 from neurovocal.engine.contracts.registry import Registry
@@ -201,5 +202,6 @@ def test_every_option_of_every_plugin_has_a_help_text():
             except PluginError as error:
                 pytest.fail(str(error))
             assert plugin.summary
-            for key, field in plugin.options.model_fields.items():
-                assert field.description, f"{kind} '{name}': {key} has no help text"
+            texts = texts_of(plugin.options)
+            for key in plugin.options.model_fields:
+                assert texts.get(key), f"{kind} '{name}': {key} has no help text"

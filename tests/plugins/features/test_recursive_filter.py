@@ -1,5 +1,8 @@
 """Recursive filters: the same values as SciPy's own functions."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.signal import butter, get_window, lfilter, lfilter_zi
@@ -43,8 +46,16 @@ def test_the_recursion_is_scipys(recursion):
     np.testing.assert_array_equal(found_state, expected_state)
 
 
-def test_the_compiled_part_is_found_in_the_installed_version():
-    assert hasattr(recursive_filter._compiled_part(), "_linear_filter")
+def test_the_compiled_part_is_loaded_alone_and_the_package_after_it():
+    code = """
+import sys
+from neurovocal.plugins.features.recursive_filter import _compiled_part
+assert hasattr(_compiled_part(), "_linear_filter")
+assert not [name for name in sys.modules if name.startswith("scipy")]
+from scipy.signal import lfilter
+assert list(lfilter([1.0], [1.0, -0.5], [1.0, 0.0])) == [1.0, 0.5]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 256, 1001])
