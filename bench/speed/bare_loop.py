@@ -111,14 +111,20 @@ class _Network:
         self._session = onnxruntime.InferenceSession(
             Path(path).read_bytes(), options, ["CPUExecutionProvider"]
         )
-        states = [i for i in self._session.get_inputs() if i.name != "frames"]
-        self._state = {i.name: np.zeros(i.shape, np.float32) for i in states}
+        inputs = {i.name: i.shape for i in self._session.get_inputs()}
+        # A graph of several channels has an axis for them: here it has length 1.
+        self._has_channels = len(inputs.pop("frames")) == 3
+        self._state = {
+            name: np.zeros([n if isinstance(n, int) else 1 for n in shape], np.float32)
+            for name, shape in inputs.items()
+        }
         outputs = [output.name for output in self._session.get_outputs()]
         self._next = [(name, outputs.index(f"{name}_next")) for name in self._state]
 
     def run(self, frames: Float32) -> list[Float32]:
+        rows = frames[:, None] if self._has_channels else frames
         outputs: list[Float32] = self._session.run(
-            None, {"frames": frames, **self._state}
+            None, {"frames": rows, **self._state}
         )
         for name, index in self._next:
             self._state[name] = outputs[index]
