@@ -52,7 +52,10 @@ def test_a_good_manifest_has_no_problem(folder):
     ("changes", "expected"),
     [
         ({"windw": 3}, "m.yaml:9: windw: unknown option (did you mean 'window'?)"),
-        ({"window": 0}, "m.yaml:5: window: must be at least 1 and at most 16777216 (got 0)"),
+        (
+            {"window": 0},
+            "m.yaml:5: window: must be at least 1 and at most 16777216 (got 0)",
+        ),
         ({"name": "a b"}, "m.yaml:2: name: "),
         ({"labels": None}, "m.yaml:1: give either 'labels' or 'labels_file'"),
         ({"labels": list("aabc")}, "m.yaml:8: labels: label 'a' is given twice"),

@@ -28,7 +28,7 @@ def test_each_block_is_a_valid_configuration(
     monkeypatch.chdir(tmp_path)
     for name in re.findall(r"\$\{(\w+)\}", block):
         monkeypatch.setenv(name, f"value of {name}")
-    for name in re.findall(r"(\w+)_file: (\S+)", block):
+    for name in re.findall(r"(\w+)_file: ([^\s,}]+)", block):
         Path(name[1]).write_text("a secret\n")
     data = {**REST, **yaml.safe_load(block)}
     located = parse_located(yaml.safe_dump(data), "station.yaml")
