@@ -34,11 +34,11 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
+from neurovocal.engine.support.platform import raise_handle_limit
 from neurovocal.engine.support.process import (
     do_last_acts,
     keep_stderr,
     mute_for_good,
-    raise_handle_limit,
 )
 from neurovocal.engine.support.text import printable, with_short_words
 
@@ -72,6 +72,8 @@ _COMMANDS = {
     "export": "export:export",
     "rehearse": "rehearse:rehearse",
     "bench": "bench:bench",
+    "doctor": "diagnose:doctor",
+    "support": "diagnose:support",
 }
 _GROUPS = {"bundle": "bundle:bundle_app", "keys": "keys:keys_app"}
 

@@ -31,6 +31,7 @@ from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.credentials import without_credentials
+from neurovocal.engine.support.platform import reload_signal
 from neurovocal.engine.support.safe_yaml import dump
 from neurovocal.engine.support.text import printable
 
@@ -262,9 +263,10 @@ def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, on_signal) for number in numbers]
-    if runner.swapper.load is not None:
-        numbers.append(signal.SIGHUP)
-        before.append(signal.signal(signal.SIGHUP, on_reload))
+    reload = reload_signal()
+    if runner.swapper.load is not None and reload is not None:
+        numbers.append(signal.Signals(reload))
+        before.append(signal.signal(reload, on_reload))
     try:
         yield lambda: n_signals > 0
     finally:

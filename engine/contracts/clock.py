@@ -4,6 +4,8 @@ import time
 from threading import Condition
 from typing import Protocol
 
+from neurovocal.engine.support.platform import monotonic_ns
+
 NS = 1_000_000_000
 
 
@@ -23,17 +25,13 @@ class Clock(Protocol):
         ...
 
 
-# Linux's monotonic clock stops while the machine is suspended, but the samples that are
-# lost meanwhile must become a gap: a clock that goes on is used where there is one.
-_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
 class SystemClock:
     """Clock of the machine."""
 
     def monotonic_ns(self) -> int:
         """Return monotonic time in ns, which goes on while the machine is suspended."""
-        return time.clock_gettime_ns(_MONOTONIC)
+        # Samples that are lost during a suspension must become a gap, too.
+        return monotonic_ns()
 
     def utc_ns(self) -> int:
         """Return nanoseconds since the epoch."""

@@ -1,15 +1,13 @@
 """Faults that start at a time: of the disk, of subscribers, of the whole process."""
 
 import logging
-import os
-import resource
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Thread
 
 from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.support.platform import end_at_once, limit_file_size
 
 log = logging.getLogger("neurovocal")
 
@@ -85,8 +83,7 @@ class FullDisk:
         """Let writes fail; Python ignores the signal (SIGXFSZ) that comes with it."""
         self._active += 1
         if self._active == 1:
-            self._before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+            self._before = limit_file_size(0)
 
     def stop(self) -> None:
         """End one fault; writes succeed again when none is left."""
@@ -97,11 +94,10 @@ class FullDisk:
     def reset(self) -> None:
         """Let writes succeed, whatever faults still last. May be called at any time."""
         if self._before is not None:
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self._before, hard))
+            limit_file_size(self._before)
             self._before = None
 
 
 def kill() -> None:
     """End this process as a loss of power would: without any cleanup."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    end_at_once()

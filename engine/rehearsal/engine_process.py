@@ -12,6 +12,7 @@ import msgspec
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.support.child import OrphanGuard
+from neurovocal.engine.support.platform import own_group
 from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.headers import Header, decoder
 
@@ -67,7 +68,7 @@ class EngineProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            **own_group(),
         )
         self._guard = OrphanGuard(self._process.pid)
         self._threads = [

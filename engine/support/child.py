@@ -1,8 +1,9 @@
-"""Processes that end with this one, however it ends."""
+"""Processes that end with this one, however it ends (on Windows: in order)."""
 
-import signal
 import subprocess
 from contextlib import suppress
+
+from neurovocal.engine.support.platform import IS_WINDOWS
 
 # A shell that waits until its standard input is closed, which the kernel does when this
 # process ends, also by SIGKILL. Unlike PR_SET_PDEATHSIG it does not depend on the
@@ -20,6 +21,9 @@ class OrphanGuard:
     """
 
     def __init__(self, group: int) -> None:
+        self._shell = None
+        if IS_WINDOWS:
+            return
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", _SCRIPT, "neurovocal-guard", str(group)],
             stdin=subprocess.PIPE,
@@ -30,8 +34,10 @@ class OrphanGuard:
 
     def close(self) -> None:
         """End the guard, before the group's leader is waited for."""
+        if self._shell is None:
+            return
         with suppress(ProcessLookupError, PermissionError):
-            self._shell.send_signal(signal.SIGKILL)
+            self._shell.kill()
         self._shell.wait()
         if self._shell.stdin is not None:
             self._shell.stdin.close()

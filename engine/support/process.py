@@ -1,14 +1,19 @@
-"""Resources that this process uses, from /proc of Linux."""
+"""Resources that this process uses, its standard error, and its last acts."""
 
 import io
 import logging
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import NamedTuple
+
+from neurovocal.engine.support.platform import (
+    n_threads,
+    open_handles,
+    resident_bytes,
+)
 
 _MIB = 1 << 20
 _last_acts: list[Callable[[], None]] = []
@@ -25,13 +30,6 @@ class ProcessUsage(NamedTuple):
     handles: int
     threads: int
     cpu_s: float
-
-
-def raise_handle_limit() -> None:
-    """Allow this process as many open descriptors as the system lets it have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _StandardError(io.TextIOWrapper):
@@ -125,12 +123,11 @@ def _copy_of_stderr() -> int:
 
 def process_usage() -> ProcessUsage:
     """Measure the present usage of the process, in about 50 us."""
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[1])
+    handles = len(open_handles())
     return ProcessUsage(
-        rss_mb=round(pages * os.sysconf("SC_PAGE_SIZE") / _MIB, 1),
-        handles=len(os.listdir("/proc/self/fd")) - 1,  # without that of the listing
-        threads=len(os.listdir("/proc/self/task")),
+        rss_mb=round(resident_bytes() / _MIB, 1),
+        handles=max(0, handles - 1),  # without that of the listing
+        threads=n_threads(),
         cpu_s=round(sum(os.times()[:2]), 2),
     )
 

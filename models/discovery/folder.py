@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.support.platform import reserve_bytes
 from neurovocal.models.discovery.clusters import Clustering
 from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS, PatchSpec
 from neurovocal.models.discovery.segments import Segments, SourceRecording
@@ -285,7 +286,7 @@ class DiscoveryFolder:
         size = int(np.prod(shape))
         if write and (not path.is_file() or path.stat().st_size != size):
             with writing(path), path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                reserve_bytes(file.fileno(), size)
         if not write and (not path.is_file() or path.stat().st_size < size):
             raise self.damage(path)
         return np.memmap(path, np.uint8, "r+" if write else "r", shape=shape)

@@ -16,6 +16,7 @@ from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, load_bundle
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, EXIT_RUNTIME
 from neurovocal.engine.support.names import at_home
+from neurovocal.engine.support.platform import usable_cores
 from neurovocal.engine.support.text import printable
 from neurovocal.models.scan.cluster import (
     SchedulerLostError,
@@ -127,7 +128,7 @@ def scan(
         raise ConfigError(
             "--workers and --scheduler exclude each other: a scheduler has its workers"
         )
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or usable_cores()
     try:
         code = _scan(job, inputs, results, count, scheduler, task_size * _MIB)
     finally:

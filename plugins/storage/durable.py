@@ -7,6 +7,8 @@ from errno import EACCES, EINVAL, ENOTSUP
 from pathlib import Path
 from typing import BinaryIO
 
+from neurovocal.engine.support.platform import sync_folder_names
+
 
 @contextmanager
 def durable_file(path: Path) -> Iterator[BinaryIO]:
@@ -51,11 +53,7 @@ def sync_folder(folder: Path) -> None:
         The disk fails.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder_names(folder)
     except OSError as error:
         if error.errno not in (EACCES, EINVAL, ENOTSUP):
             raise

@@ -1,10 +1,8 @@
 """Locks by which other processes know that this one writes a file or a folder."""
 
-import fcntl
 import os
 import socket
 import stat
-import sys
 from collections.abc import Callable
 from errno import EADDRINUSE
 from pathlib import Path
@@ -12,6 +10,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.platform import IS_LINUX, IS_WINDOWS, lock_file
 
 FileIdentity: TypeAlias = tuple[int, int]  # device, inode
 
@@ -47,6 +46,8 @@ class FileLock:
             return
         identity = status.st_dev, status.st_ino
         if stat.S_ISDIR(status.st_mode):
+            if IS_WINDOWS:  # it has no locks of folders
+                return
             lock = _lock_folder
         elif stat.S_ISREG(status.st_mode):
             lock = _lock_file
@@ -81,7 +82,7 @@ class FileLock:
 def _lock_file(path: Path, identity: FileIdentity) -> Callable[[], None]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(descriptor)
     except OSError:
         os.close(descriptor)
         raise
@@ -90,7 +91,7 @@ def _lock_file(path: Path, identity: FileIdentity) -> Callable[[], None]:
 
 def _lock_folder(path: Path, identity: FileIdentity) -> Callable[[], None]:
     """Lock a folder by an address that names it: an open folder keeps its disk."""
-    if sys.platform != "linux":
+    if not IS_LINUX:
         return _lock_file(path, identity)
     address = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from neurovocal.engine import ConfigError, FileAccess
 from neurovocal.engine.support.names import at_home, beside, bounded_name, resolved
 from neurovocal.engine.support.outputs import folder_problem
+from neurovocal.engine.support.platform import write_at
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
@@ -187,7 +188,7 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all bytes at an offset; raise OSError if the disk takes fewer."""
     rest = memoryview(data)
     while rest:
-        count = os.pwrite(descriptor, rest, offset)
+        count = write_at(descriptor, rest, offset)
         rest, offset = rest[count:], offset + count
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine import BuildContext, ConfigError, FileAccess, StageError
 from neurovocal.engine.support.names import at_home, resolved
+from neurovocal.engine.support.platform import OPEN_BINARY
 from neurovocal.engine.support.text import escaped
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
@@ -237,7 +238,7 @@ class TextOutput:
 
     def _open_file(self) -> bool:
         begins = self._existing != "append"
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | OPEN_BINARY
         self._descriptor = os.open(self._target, how, 0o666)
         self._acquire_lock()
         if begins and stat.S_ISREG(os.fstat(self._descriptor).st_mode):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import Float32
+from neurovocal.engine.support.platform import OPEN_BINARY, read_at
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.file_lock import FileIdentity
 from neurovocal.plugins.storage.folder import (
@@ -84,7 +85,11 @@ class FloatWave:
         """
         try:
             is_continued = self._was_opened and self.path.exists()
-            how = os.O_RDWR | (0 if is_continued else os.O_CREAT | os.O_TRUNC)
+            how = (
+                os.O_RDWR
+                | OPEN_BINARY
+                | (0 if is_continued else os.O_CREAT | os.O_TRUNC)
+            )
             self._descriptor = os.open(self.path, how, 0o666)
             if is_continued:
                 self._resume(self._descriptor)
@@ -137,7 +142,7 @@ class FloatWave:
 
     def read(self, start: int, count: int) -> Float32:
         """Return float32[count] samples from `start` on."""
-        data = os.pread(self._opened(), count * _SAMPLE_BYTES, self._offset(start))
+        data = read_at(self._opened(), count * _SAMPLE_BYTES, self._offset(start))
         samples: Float32 = np.frombuffer(data, "<f4").astype(np.float32)
         return samples
 
@@ -163,7 +168,7 @@ class FloatWave:
     def _resume(self, descriptor: int) -> None:
         """Set the length to the samples that the disk still has."""
         size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, _HEADER.size, 0)
+        head = read_at(descriptor, _HEADER.size, 0)
         if any(head) and not _is_own_header(head, self._rate):
             raise FileExistsError(EEXIST, f"another file is at '{self.path}'")
         kept = max(0, size - _HEADER.size) // _SAMPLE_BYTES

@@ -9,8 +9,6 @@ limit is shut down, and ZeroMQ then frees what it kept of it.
 import ctypes
 import logging
 import os
-import resource
-import select
 import socket
 import stat
 import struct
@@ -22,6 +20,12 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from neurovocal.engine.support.platform import (
+    IS_LINUX,
+    handle_limit,
+    open_handles,
+    readable,
+)
 from neurovocal.plugins.zeromq.listener import RESET, Listener
 
 if TYPE_CHECKING:
@@ -92,6 +96,8 @@ class _Connection:
 class ConnectionLimits:
     """Thread that watches the TCP connections to the endpoints of a ZeroMQ context.
 
+    Linux alone tells what a connection has sent: elsewhere nothing is limited.
+
     Parameters
     ----------
     keyed : bool
@@ -107,14 +113,14 @@ class ConnectionLimits:
 
     def __init__(self, *, keyed: bool = False) -> None:
         self.cut = 0
-        self.most_connections = min(_MOST_CONNECTIONS, _most_handles() // 8)
+        self.most_connections = min(_MOST_CONNECTIONS, handle_limit() // 8)
         self._handshake_bytes = _HANDSHAKE_CURVE_BYTES if keyed else _HANDSHAKE_BYTES
         self._limits: dict[int, _Limit] = {}  # by port
         self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
         self._others: set[int] = set()
         self._listeners: dict[int, Listener] = {}  # by inode
-        self._is_small = _most_handles() < _MANY_HANDLES
-        self._most_handles = round(_most_handles() * _MOST_HANDLES_SHARE)
+        self._is_small = handle_limit() < _MANY_HANDLES
+        self._most_handles = round(handle_limit() * _MOST_HANDLES_SHARE)
         self._busy_since_s: float | None = None
         self._refuse_until_s = self._calm_since_s = float("-inf")
         self._refuse_s = _REFUSE_S
@@ -139,13 +145,13 @@ class ConnectionLimits:
         if not endpoint.startswith("tcp://"):
             return
         self._limits[int(endpoint.rsplit(":", 1)[1])] = _Limit(most_bytes, per_s)
-        if self._thread is None:
+        if self._thread is None and IS_LINUX:
             self._thread = Thread(target=self._run, name="nv-limits", daemon=True)
             self._thread.start()
 
     def account(self, frames: "Sequence[zmq.Frame]") -> None:
         """Deduct a message that was received whole from its connection's sent bytes."""
-        found = _handle_of(frames)
+        found = _handle_of(frames) if IS_LINUX else None
         if found is None:
             return
         handle, inode = found
@@ -194,7 +200,7 @@ class ConnectionLimits:
         now_s = monotonic()
         with self._lock:
             seen = set()
-            n_handles = len(os.listdir("/proc/self/fd"))
+            n_handles = len(open_handles())
             for handle, inode in _sockets():
                 seen.add(inode)
                 if inode not in self._others:
@@ -223,10 +229,7 @@ class ConnectionLimits:
 
     def _wait(self, seconds: float) -> None:
         """Wait for a new connection, or for so long."""
-        poll = select.poll()
-        for listener in tuple(self._listeners.values()):
-            poll.register(listener, select.POLLIN)
-        poll.poll(seconds * 1000)
+        readable(*self._listeners.values(), timeout_s=seconds)
 
     def _refuse(self, now_s: float, *, is_full: bool) -> None:
         """Refuse new connections where descriptors or the time of a call run out."""
@@ -338,20 +341,15 @@ def _handle_of(frames: "Sequence[zmq.Frame]") -> tuple[int, int] | None:
         return None
 
 
-def _most_handles() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**20 if soft == resource.RLIM_INFINITY else soft
-
-
 def _sockets() -> Iterator[tuple[int, int]]:
     """Yield handle and inode of each socket of this process."""
-    for name in os.listdir("/proc/self/fd"):
+    for handle in open_handles():
         try:
-            status = os.fstat(int(name))
+            status = os.fstat(handle)
         except OSError:
             continue
         if stat.S_ISSOCK(status.st_mode):
-            yield int(name), status.st_ino
+            yield handle, status.st_ino
 
 
 def _tcp_info(one: socket.socket) -> tuple[int, int, int, int]:

@@ -21,9 +21,6 @@ _MOST_REFUSED = 1000
 # Time to accept some ten connections.
 _WINDOW_S = 0.0002
 
-# Unlike os.dup2, it keeps the interpreter's lock.
-_dup3 = ctypes.PyDLL(None).dup3
-
 
 class Listener:
     """One listening socket; open at first.
@@ -65,11 +62,13 @@ class Listener:
         """
         if not self._is_closed:
             return
-        _dup3(self._real.fileno(), self._handle, os.O_CLOEXEC)
+        # Unlike os.dup2, it keeps the interpreter's lock.
+        dup3 = ctypes.PyDLL(None).dup3
+        dup3(self._real.fileno(), self._handle, os.O_CLOEXEC)
         until_s = perf_counter() + _WINDOW_S
         while perf_counter() < until_s:
             pass
-        _dup3(self._other.fileno(), self._handle, os.O_CLOEXEC)
+        dup3(self._other.fileno(), self._handle, os.O_CLOEXEC)
 
     def refuse(self) -> None:
         """Refuse the connections that have arrived, and those until `accept`."""

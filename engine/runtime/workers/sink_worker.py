@@ -1,7 +1,6 @@
 """Sink worker: a sink's thread and queues, and its policy for failures."""
 
 import logging
-import select
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.support.calls import Backoff, Calls
+from neurovocal.engine.support.platform import is_closed_by_reader
 
 log = logging.getLogger("neurovocal")
 _FLUSH_S = 1.0
@@ -210,12 +210,10 @@ class SupervisedSink:
 
 
 def _is_stdout_closed_by_reader() -> bool:
-    poll = select.poll()
     try:
-        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return is_closed_by_reader(sys.stdout.fileno())
     except (OSError, ValueError):  # closed, or not a file at all
         return False
-    return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
 _QUEUE_OF = {

@@ -258,8 +258,7 @@ def _load(options: OnnxOptions, context: BuildContext) -> LoadedManifest:
 def _check(options: OnnxOptions, context: BuildContext) -> Iterable[str]:
     try:
         loaded = _load(options, context)
-        if context.info is None:  # else it is built next
-            OnnxNetwork(loaded)
+        OnnxNetwork(loaded)
     except ConfigError as error:
         yield from error.problems
         return

@@ -1,6 +1,5 @@
 """ONNX graphs of a bundle: sessions, checks of their tensors, golden vectors."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine import BuildContext, Bundle, BundleError, Float32
+from neurovocal.engine.support.platform import total_memory_bytes
 from neurovocal.plugins.models.onnx.channels import (
     CHANNELS,
     Shape,
@@ -266,8 +266,7 @@ def _limit_memory() -> None:
     """Bound the memory of all sessions, which share one allocator."""
     import onnxruntime as ort
 
-    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    most = min(_MOST_BYTES, pages * page_size // 2)
+    most = min(_MOST_BYTES, total_memory_bytes() // 2)
     kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
     arena = ort.OrtArenaCfg({"max_mem": most, "arena_extend_strategy": 1})

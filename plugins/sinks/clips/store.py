@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ENOSPC
@@ -41,8 +42,7 @@ class ClipQuotas:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes on the disk that are free for an ordinary user."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+    return shutil.disk_usage(folder).free
 
 
 class ClipStore:

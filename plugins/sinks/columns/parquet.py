@@ -10,7 +10,6 @@ part is renamed. A part without a file of rows is therefore complete and only la
 name; a part beside a file of rows is written again.
 """
 
-import fcntl
 import importlib.util
 import io
 import logging
@@ -26,6 +25,7 @@ import msgspec
 
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
 from neurovocal.engine.support.names import at_home, beside, resolved
+from neurovocal.engine.support.platform import lock_file
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
@@ -197,7 +197,7 @@ class ParquetColumns:
     def _convert(self, lock: int) -> None:
         """Add the rows to the table, unless another sink still writes rows."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
         except BlockingIOError:
             log.warning(
                 "'%s' is written by another sink, which still adds rows", self._table
@@ -298,7 +298,7 @@ class ParquetColumns:
         while True:
             lock = os.open(self._rows, os.O_RDWR | os.O_CREAT, 0o666)
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                lock_file(lock, shared=True)
             if identity_of(self._rows) == _identity(lock):
                 return lock
             os.close(lock)  # it was converted meanwhile

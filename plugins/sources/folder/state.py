@@ -1,6 +1,5 @@
 """State file of a folder source: recordings that were read, safe against a kill."""
 
-import fcntl
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.platform import OPEN_BINARY, lock_file, write_at
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.storage.durable import sync_folder
 
@@ -106,8 +106,8 @@ class ProcessedFiles:
 
     def _load(self) -> None:
         """Lock the file and read it; its entries replace those in memory."""
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | OPEN_BINARY, 0o644)
+        lock_file(self._fd)
         data = self._path.read_bytes()
         self._end = data.rfind(b"\n") + 1
         lines, n_unreadable = _entries(data[: self._end])
@@ -216,7 +216,7 @@ class ProcessedFiles:
             written = 0
             while written < len(lines):
                 at = self._end + written
-                written += os.pwrite(self._fd, lines[written:], at)
+                written += write_at(self._fd, lines[written:], at)
             os.fsync(self._fd)
         except (OSError, ValueError, TypeError, KeyError) as error:
             with suppress(OSError):  # remove an incomplete line

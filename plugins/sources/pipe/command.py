@@ -10,6 +10,7 @@ from threading import Thread
 from neurovocal.engine import ConfigError
 from neurovocal.engine.support.child import OrphanGuard
 from neurovocal.engine.support.credentials import hide_credentials
+from neurovocal.engine.support.platform import end_group, own_group
 
 _STDERR_BYTES = 4096
 _GRACE_S = 1.0
@@ -59,7 +60,7 @@ class Command:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
+                **own_group(),
             )
         except OSError as error:
             raise ConfigError(
@@ -103,12 +104,7 @@ class Command:
 
     def close(self) -> None:
         """End the program and all processes that it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GRACE_S)
-                break
+        end_group(self._process, _GRACE_S)
         self._guard.close()
         self._stderr_reader.join(_GRACE_S)
         for stream in (self._process.stdout, self._process.stderr):

@@ -1,29 +1,17 @@
 """Thread that reads raw PCM from a live writer into a ring."""
 
 import os
-import select
 from threading import Thread
 
 from neurovocal.engine import NS, Clock, LiveInput
 from neurovocal.engine.contracts.types import GAP_DEVICE_SLIP
+from neurovocal.engine.support.platform import readable
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
 
 _READ_BYTES = 65_536
 _ROOM_POLL_S = 0.005
 # Samples that come this many times as fast as the sample rate are a backlog.
 _BACKLOG_SPEED = 1.5
-
-
-def readable(*fds: int, timeout_s: float | None = None) -> list[int]:
-    """Wait until some of the descriptors can be read, or have ended; return those.
-
-    Unlike ``select.select``, it takes descriptors of 1024 and above.
-    """
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    found = poll.poll(None if timeout_s is None else timeout_s * 1000)
-    return [fd for fd, _ in found]
 
 
 class PipeReader(Thread):

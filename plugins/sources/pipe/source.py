@@ -34,10 +34,11 @@ from neurovocal.engine.contracts.options import (
     OptionProblem,
     SampleRate,
 )
+from neurovocal.engine.support.platform import readable
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
 from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
-from neurovocal.plugins.sources.pipe.reader import PipeReader, readable
+from neurovocal.plugins.sources.pipe.reader import PipeReader
 
 
 class PipeOptions(Options):
