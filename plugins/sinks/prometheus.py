@@ -16,6 +16,7 @@ from neurovocal.engine import (
     ConfigError,
     Gap,
     Health,
+    Label,
     Message,
     Options,
     Plugin,
@@ -35,6 +36,9 @@ MOST_CONNECTIONS = 32
 _CONNECTION_S = 5.0
 # Streams whose counters are kept; each file of a folder is a stream.
 _MOST_STREAMS = 200
+# Units of a stream that are counted by name; more are `(other)`.
+_MOST_UNITS = 200
+_OTHER = "(other)"
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 
 
@@ -49,7 +53,7 @@ class PrometheusOptions(Options):
 
 
 class PrometheusSink:
-    """Serves the newest ``stats`` of each stream, and counts gaps and health changes.
+    """Serves the newest ``stats`` of each stream; counts labels, gaps, health changes.
 
     Parameters
     ----------
@@ -62,12 +66,14 @@ class PrometheusSink:
         TCP port at which an open sink listens.
     """
 
-    wants = frozenset({"stats", "gap", "health"})
+    wants = frozenset({"stats", "label", "gap", "health"})
 
     def __init__(self, options: PrometheusOptions) -> None:
         self._options = options
         self._lock = Lock()
         self._stats: dict[str, dict[str, Any]] = {}
+        self._labels: Counter[tuple[str, str]] = Counter()
+        self._n_units: Counter[str] = Counter()  # by stream
         self._gaps: Counter[tuple[str, str]] = Counter()
         self._health: Counter[tuple[str, str, str]] = Counter()
         self._server: MetricsServer | None = None
@@ -116,15 +122,27 @@ class PrometheusSink:
                 self._stats[stream] = dict(event.values)
                 while len(self._stats) > _MOST_STREAMS:
                     self._forget(next(iter(self._stats)))
+            elif isinstance(event, Label):
+                if event.status == "final":
+                    self._count_label(stream, event.unit)
             elif isinstance(event, Gap):
                 self._gaps[stream, event.reason] += 1
             elif isinstance(event, Health):
                 self._health[stream, event.stage, event.state] += 1
 
+    def _count_label(self, stream: str, unit: str) -> None:
+        if (stream, unit) not in self._labels:
+            if self._n_units[stream] >= _MOST_UNITS:
+                unit = _OTHER
+            else:
+                self._n_units[stream] += 1
+        self._labels[stream, unit] += 1
+
     def _forget(self, stream: str) -> None:
         """Drop all counters of a stream."""
         del self._stats[stream]
-        for counter in (self._gaps, self._health):
+        del self._n_units[stream]
+        for counter in (self._labels, self._gaps, self._health):
             for key in [key for key in counter if key[0] == stream]:
                 del counter[key]
 
@@ -149,15 +167,17 @@ class PrometheusSink:
         """Yield metric families; the client library calls it for each page."""
         with self._lock:
             stats, gaps = dict(self._stats), dict(self._gaps)
-            health = dict(self._health)
+            labels, health = dict(self._labels), dict(self._health)
         families = _Families()
         for stream, values in stats.items():
             _add_stream(families, stream, values)
+        for (stream, unit), count in labels.items():
+            families.count("labels", "Final labels.", count, stream=stream, unit=unit)
         for (stream, reason), count in gaps.items():
             families.count("gaps", "Gaps.", count, stream=stream, reason=reason)
         for (stream, stage, state), count in health.items():
-            labels = {"stream": stream, "stage": stage, "state": state}
-            families.count("health_changes", "Changes of health.", count, **labels)
+            which = {"stream": stream, "stage": stage, "state": state}
+            families.count("health_changes", "Changes of health.", count, **which)
         yield from families.by_name.values()
 
 
@@ -198,6 +218,8 @@ def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> Non
     families.count("samples_lost", "Samples that never came.", source["lost"], **of)
     families.gauge("lag_ms", "How far the lane is behind.", values["lag_ms"], **of)
     families.gauge("drift_ppm", "Of the source's clock.", values["drift_ppm"], **of)
+    if (level_db := values.get("level_db")) is not None:
+        families.gauge("level_db", "Level, dB of full scale.", level_db, **of)
     for kind, count in values["events"].items():
         families.count("events", "Events by kind.", count, **of, kind=kind)
     omitted = values.get("omitted_near_misses", 0)
@@ -208,13 +230,7 @@ def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> Non
         families.gauge("stage_load", "Share of real time.", figures["load"], **labels)
         families.count("stage_errors", "Failures.", figures["errors"], **labels)
     for sink, figures in values["sinks"].items():
-        for queue, tally in figures.items():
-            if not (isinstance(tally, dict) and "queued" in tally):
-                continue
-            for what, count in tally.items():
-                labels = {**of, "sink": sink, "queue": queue, "what": what}
-                text = "Messages: received = delivered + dropped + queued."
-                families.gauge("messages", text, count, **labels)
+        _add_sink(families, {**of, "sink": sink}, figures)
     for kind, parts in values["latency"].items():
         for part, summary in parts.items():
             for name, quantile in _QUANTILES.items():
@@ -227,6 +243,19 @@ def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> Non
     families.by_name.pop("neurovocal_open_handles", None)
     families.gauge("rss_bytes", "Resident memory.", process["rss_mb"] * (1 << 20))
     families.gauge("open_handles", "Open file descriptors.", process["handles"])
+
+
+def _add_sink(families: _Families, of: dict[str, str], figures: dict[str, Any]) -> None:
+    """Add the balance of a sink's queues, and the counters of its own."""
+    for name, value in figures.items():
+        if isinstance(value, dict) and "queued" in value:
+            text = "Messages: received = delivered + dropped + queued."
+            for what, count in value.items():
+                labels = {**of, "queue": name, "what": what}
+                families.gauge("messages", text, count, **labels)
+        elif isinstance(value, int | float):
+            text = "Counters of a sink's own, such as what waits for delivery."
+            families.gauge("sink", text, value, **of, what=name)
 
 
 class MetricsServer(ThreadingHTTPServer):
