@@ -50,7 +50,13 @@ format: $(DEV_ENV)/.done  ## Format the code
 	$(DEV_ENV)/bin/ruff check --fix .
 	$(DEV_ENV)/bin/ruff format .
 
-docs: $(DEV_ENV)/.done  ## Build the site of the documentation into site/ (strict)
+reference: $(DEV_ENV)/.done  ## Write the pages of the reference that follow from the code
+	PYTHONPATH=tools/docs $(DEV_ENV)/bin/python tools/docs/reference.py
+
+figures: $(DEV_ENV)/.done  ## Draw the figures of the pages that explain how things work
+	$(DEV_ENV)/bin/python tools/docs/figures.py
+
+docs: reference  ## Build the site of the documentation into site/ (strict)
 	NO_MKDOCS_2_WARNING=1 $(DEV_ENV)/bin/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 

@@ -28,9 +28,11 @@ def run(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_detector_in_the_readme_passes_the_conformance_check(tmp_path):
+def test_the_detector_of_the_documentation_passes_the_conformance_check(tmp_path):
     (snippet,) = re.findall(
-        r"```python\n(# loud\.py.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```python\n(# loud\.py.*?)```",
+        (ROOT / "docs/how-to/plugin.md").read_text(),
+        re.DOTALL,
     )
     (tmp_path / "loud.py").write_text(snippet)
     plugin = Registry().get("detector", "./loud.py:plugin", base=tmp_path)

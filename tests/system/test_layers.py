@@ -103,6 +103,7 @@ CLI_PARTS = {
     "session",
     "display",
     "logs",
+    "demo_files",
     "journal_options",
     "run_summary",
 }  # what commands may import of the cli

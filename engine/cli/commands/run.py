@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from neurovocal.engine.cli.demo_files import copy_demo
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
 from neurovocal.engine.cli.run_summary import (
     RunTally,
@@ -116,12 +117,24 @@ def demo(
     json: Annotated[
         bool, typer.Option("--json", help="JSON lines for programs.")
     ] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Only copy its recording, annotations and configuration there.",
+        ),
+    ] = None,
 ) -> None:
     """Run the demo: a shipped recording, labelled as it plays; needs no hardware.
 
     Short for `neurovocal run demo`. For 29 seconds its page can be opened at
-    http://127.0.0.1:8420/. Nothing is written.
+    http://127.0.0.1:8420/. Nothing is written, unless --files copies what the
+    demo consists of into a folder of yours.
     """
+    if files is not None:
+        for path in copy_demo(files):
+            typer.echo(printable(f"wrote '{path}'"), err=True)
+        return
     run("demo", set_=set_, plain=plain, json=json)
 
 
