@@ -44,7 +44,7 @@ class OnnxOptions(Options):
     """Options of the ``onnx`` model."""
 
     manifest: str
-    """YAML file that describes the network (docs/how-to/onnx.md);
+    """YAML file that describes the network (docs/connect/onnx.md);
     `onnx/silero-vad.yaml` ships."""
     name: str | None = Field(
         default=None, min_length=1, max_length=64, pattern=r"^[\w.-]+$"
