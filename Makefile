@@ -65,6 +65,10 @@ bench: $(DEV_ENV)/.done  ## Measure speed beside a bare loop and four peers, and
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 	$(DEV_ENV)/bin/python bench/speed/start.py
 
+bench-latency: $(DEV_ENV)/.done  ## Measure events at a subscriber beside bare ZeroMQ messages (15 minutes, idle machine)
+	$(DEV_ENV)/bin/python bench/speed/latency.py --seconds 60 --picture docs/pictures/latency.svg
+	$(DEV_ENV)/bin/python bench/detection/early_onsets.py
+
 bench-page: $(DEV_ENV)/.done  ## Measure the live page before 0, 1 and 10 browsers
 	$(DEV_ENV)/bin/python bench/speed/page.py
 	$(DEV_ENV)/bin/python bench/speed/page_drawn.py

@@ -1,9 +1,11 @@
 """Runner: starts a plan in order, stops it within a deadline, reports the outcome."""
 
+import gc
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 from neurovocal.engine.config.plan import LanePlan, Plan
@@ -26,6 +28,27 @@ log = logging.getLogger("neurovocal")
 _ORDERLY_SHARE = 0.75
 _TICK_S = 0.1
 _ABANDON_S = 1.0
+
+
+# A thread that computes gives the interpreter to one that waits for it after so long.
+_SWITCH_S = 0.0005
+
+
+@contextmanager
+def prompt_threads() -> Iterator[None]:
+    """Let events pass from thread to thread without pauses of the interpreter.
+
+    A lane's thread that goes on computing would keep a sink's thread waiting for 5 ms,
+    and a garbage collection would search all that was loaded at the start.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _SWITCH_S))
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
 
 
 @contextmanager
@@ -86,6 +109,7 @@ class Runner:
         # thing to wait on whose other side takes no lock that the waiter holds.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._stop_reasons: list[str] = []
+        self._while_running = ExitStack()
         built = assemble(self.plan, observers, recorded)
         self._sources, self.sinks, self.lanes = built.sources, built.sinks, built.lanes
         self.swapper = Swapper(self.plan, self.lanes, self._make_builder)
@@ -124,7 +148,7 @@ class Runner:
             A sink or source cannot be opened, or a stage cannot be built; what
             was opened is closed again.
         """
-        with reporting_thread_failures(self.lanes):
+        with self._while_running, reporting_thread_failures(self.lanes):
             return self._run(tick)
 
     def _run(self, tick: Callable[[], None]) -> Outcome:
@@ -171,6 +195,7 @@ class Runner:
             sink.open()
         for lane in live:
             lane.open()
+        self._while_running.enter_context(prompt_threads())
         for lane in self.lanes:
             lane.start()
         if self._control:

@@ -1,7 +1,9 @@
 """Latency percentiles of the published events, in constant memory."""
 
-import math
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.types import Ledger
 
@@ -19,38 +21,41 @@ class Percentiles:
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * _N_BUCKETS
+        self._counts = np.zeros(_N_BUCKETS, np.int64)
         self.count = 0
         self.largest_ms = 0.0
 
     def add(self, value_ms: float) -> None:
         """Count one duration in ms."""
-        place = 0
-        if value_ms > _LOWEST_MS:
-            place = int(math.log10(value_ms / _LOWEST_MS) * _PER_DECADE)
-        self._counts[min(place, _N_BUCKETS - 1)] += 1
-        self.count += 1
-        self.largest_ms = max(self.largest_ms, value_ms)
+        self.add_all(np.array([value_ms]))
+
+    def add_all(self, values_ms: NDArray[np.float64]) -> None:
+        """Count durations in ms, float64[n] with n of at least 1."""
+        decades = np.log10(np.maximum(values_ms, _LOWEST_MS) / _LOWEST_MS)
+        places = np.minimum((decades * _PER_DECADE).astype(np.intp), _N_BUCKETS - 1)
+        self._counts += np.bincount(places, minlength=_N_BUCKETS)
+        self.count += len(values_ms)
+        self.largest_ms = max(self.largest_ms, float(values_ms.max()))
 
     def percentile(self, percent: float) -> float:
         """Return the upper edge in ms of the percentile's bucket; 0.0 if empty."""
-        wanted = self.count * percent / 100.0
-        seen = 0
-        for place, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= wanted:
-                edge = _LOWEST_MS * 10 ** ((place + 1) / _PER_DECADE)
-                return min(edge, self.largest_ms)
-        return 0.0
+        return self._edges(percent)[0]
 
     def summary(self) -> dict[str, float]:
         """Return p50, p95, p99 and the largest duration, in ms."""
-        return {
-            "p50": round(self.percentile(50), 3),
-            "p95": round(self.percentile(95), 3),
-            "p99": round(self.percentile(99), 3),
-            "max": round(self.largest_ms, 3),
-        }
+        edges = [round(edge, 3) for edge in self._edges(50, 95, 99)]
+        shares = dict(zip(("p50", "p95", "p99"), edges, strict=True))
+        return {**shares, "max": round(self.largest_ms, 3)}
+
+    def _edges(self, *percents: float) -> list[float]:
+        if not self.count:
+            return [0.0] * len(percents)
+        seen = np.cumsum(self._counts)
+        # At least one value: the bucket of the smallest one is that of 0 %.
+        wanted = [max(1.0, self.count * percent / 100.0) for percent in percents]
+        places = np.searchsorted(seen, wanted)
+        edges = [_LOWEST_MS * 10 ** ((int(p) + 1) / _PER_DECADE) for p in places]
+        return [min(edge, self.largest_ms) for edge in edges]
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class LedgerMetrics:
     """Percentiles of the latency ledger of one kind of event.
 
     Ledgers are collected in `pending` and counted when percentiles are asked for, or
-    when there are many of them.
+    when there are many of them: all together, as the lane waits for it.
     """
 
     wait: Percentiles = field(default_factory=Percentiles)
@@ -68,10 +73,14 @@ class LedgerMetrics:
 
     def count(self) -> None:
         """Count the pending ledgers."""
-        for ledger in self.pending:
-            self.wait.add(ledger.wait_ms)
-            self.queue.add(ledger.queue_ms)
-            self.compute.add(ledger.compute_ms)
+        if not self.pending:
+            return
+        rows = [(each.wait_ms, each.queue_ms, each.compute_ms) for each in self.pending]
+        columns = np.array(rows, np.float64).T
+        for part, values in zip(
+            (self.wait, self.queue, self.compute), columns, strict=True
+        ):
+            part.add_all(values)
         self.pending.clear()
 
     def summary(self) -> dict[str, dict[str, float]]:

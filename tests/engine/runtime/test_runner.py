@@ -1,5 +1,7 @@
 """Runner: order of start and end, one lane per channel."""
 
+import gc
+import sys
 from itertools import count
 from threading import Event as Flag
 
@@ -55,6 +57,25 @@ def test_sources_that_wait_open_before_sinks_and_all_close_before_them():
         assert order(f"sink{index}.write") < order(f"sink{index}.flush")
         assert order(f"sink{index}.flush") < order(f"sink{index}.close")
     assert order("sink1.close") < order("sink0.close")
+
+
+class PauseSink(CollectSink):
+    """Notes the interpreter's switch interval and its frozen objects."""
+
+    def write(self, message):
+        super().write(message)
+        self.seen = sys.getswitchinterval(), gc.get_freeze_count()
+
+
+def test_threads_get_the_interpreter_soon_and_old_objects_are_not_searched():
+    before = sys.getswitchinterval(), gc.get_freeze_count()
+    sink = PauseSink()
+    source = ScriptedSource(StreamInfo("s", RATE), many(2))
+    assert make_runner([source], sink).run().exit_code == 0
+    interval_s, n_frozen = sink.seen
+    assert interval_s <= 0.001 < before[0]
+    assert n_frozen > 1000
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == (before[0], 0)
 
 
 @pytest.mark.parametrize("culprit", ["sink1", "source0", "source1"])
