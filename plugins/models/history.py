@@ -30,7 +30,7 @@ class RowHistory:
         self, shape: tuple[int, ...], keep: int, dtype: DTypeLike = np.float32
     ) -> None:
         self._shape = shape
-        self._keep = keep
+        self.keep = keep
         self._dtype = dtype
         self.reset()
 
@@ -47,10 +47,10 @@ class RowHistory:
         held = self.stop - self.first
         if held == 0:
             self.first = self.stop = first
-        if held > 2 * self._keep:
-            self._rows[: self._keep] = self._rows[held - self._keep : held]
-            self.first = self.stop - self._keep
-            held = self._keep
+        if held > 2 * self.keep:
+            self._rows[: self.keep] = self._rows[held - self.keep : held]
+            self.first = self.stop - self.keep
+            held = self.keep
         end = held + len(rows)
         if end > len(self._rows):
             grown = np.empty((2 * end, *self._shape), self._dtype)
@@ -58,6 +58,10 @@ class RowHistory:
             self._rows = grown
         self._rows[held:end] = rows
         self.stop += len(rows)
+
+    def known(self) -> NDArray[Any]:
+        """Return the rows ``[stop - first, *shape]`` of the known frames, as a view."""
+        return self._rows[: self.stop - self.first]
 
     def get(self, frame: int) -> NDArray[Any] | None:
         """Return a copy of the row of a frame; None where it is not known."""
@@ -109,6 +113,24 @@ class PosteriorHistory:
         sums += self._total
         self._sums.append(first + 1, sums)
         self._total = sums[-1]
+        self.first, self.stop = self._sums.first, self._sums.stop - 1
+        self.is_empty = False
+
+    @property
+    def sums(self) -> RowHistory:
+        """Sums before each known frame, and before the first unknown one."""
+        return self._sums
+
+    @property
+    def total(self) -> Float64:
+        """Sum over all frames since `reset`."""
+        return self._total
+
+    def replace(self, first: int, sums: Float64, total: Float64) -> None:
+        """Take over `sums` and `total` of another history, as from frame `first` on."""
+        self._sums.reset()
+        self._sums.append(first, sums)
+        self._total = total
         self.first, self.stop = self._sums.first, self._sums.stop - 1
         self.is_empty = False
 

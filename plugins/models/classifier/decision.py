@@ -21,10 +21,11 @@ added to the calibrated scores (product of experts).
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec
 from neurovocal.plugins.models.history import Float64
@@ -49,6 +50,11 @@ class LabelDecision:
         Smallest threshold of every unit.
     typical : bool
         Whether duration and agreement must be typical of the unit.
+
+    Attributes
+    ----------
+    voiced : list of int
+        Columns of the units, without silence.
     """
 
     def __init__(
@@ -62,8 +68,8 @@ class LabelDecision:
         self._silence = spec.units.index(spec.silence)
         # The last frame of a segment may be silent, so silence has no vote there.
         self._sums = self._silence_votes = spec.decision == "vote"
-        self._voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
-        self._units = [spec.units[i] for i in self._voiced]
+        self.voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
+        self._units = [spec.units[i] for i in self.voiced]
         self._column = {unit: i for i, unit in enumerate(spec.units)}
         self._unknown = spec.unknown
         self._typical = spec.typical if typical else {}
@@ -78,6 +84,10 @@ class LabelDecision:
         self._final = rule(spec.temperature, spec.thresholds)
         self._early = [rule(e.temperature, e.thresholds) for e in spec.early]
         self._early_from = [entry.frames for entry in spec.early]
+
+    def index_of(self, unit: str | None) -> int:
+        """Return the place of a unit among the voiced ones, -1 for any other."""
+        return self._units.index(unit) if unit in self._units else -1
 
     @property
     def unknown(self) -> tuple[str, float]:
@@ -103,7 +113,7 @@ class LabelDecision:
         """
         unit, posterior = self._decide(log_posteriors, self._final, prior)
         silent = log_posteriors[self._silence] > np.maximum.reduce(
-            log_posteriors[self._voiced]
+            log_posteriors[self.voiced]
         )
         if silent and self._silence_votes:
             return self._unknown, posterior
@@ -122,6 +132,32 @@ class LabelDecision:
         """Return unit and posterior after the first `n_frames` of a segment."""
         return self._decide(log_posteriors, self._rule(n_frames), prior)
 
+    def early_units(
+        self, sums: Float64, n_frames: Sequence[int], priors: Float64 | None
+    ) -> NDArray[np.intp]:
+        """Return what `early` decides for several segments, as by `index_of`.
+
+        Parameters
+        ----------
+        sums : float64[n_segments, n_units]
+            Summed log-posteriors of each segment's first frames.
+        n_frames : sequence of int
+            How many these are.
+        priors : float64[n_segments, n_voiced], optional
+            Log-priors.
+        """
+        rules = [self._rule(n) for n in n_frames]
+        temperatures = np.array([rule.temperature for rule in rules])
+        thresholds = np.array([rule.thresholds for rule in rules])
+        scores = sums[:, self.voiced] / temperatures[:, None]
+        if priors is not None:
+            scores = scores + priors
+        weights = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
+        best = weights.argmax(axis=1)
+        each = np.arange(len(best))
+        posteriors = weights[each, best] / np.add.reduce(weights, axis=1)
+        return np.where(posteriors < thresholds[each, best], -1, best)
+
     def temperature(self, n_frames: int | None) -> float:
         """Return the temperature for the first `n_frames`; None: for all frames."""
         return (self._final if n_frames is None else self._rule(n_frames)).temperature
@@ -133,7 +169,7 @@ class LabelDecision:
     def _decide(
         self, log_posteriors: Float64, rule: _Rule, prior: Float64 | None
     ) -> tuple[str, float]:
-        scores = log_posteriors[self._voiced] / rule.temperature
+        scores = log_posteriors[self.voiced] / rule.temperature
         if prior is not None:
             scores = scores + prior
         weights = np.exp(scores - np.maximum.reduce(scores))

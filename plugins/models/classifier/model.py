@@ -4,7 +4,7 @@ A segment is labelled by the frames whose centres lie in it: by all of them or b
 last one, as the bundle states (see `decision`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,6 +25,7 @@ from neurovocal.engine import (
     Plugin,
     Posteriors,
 )
+from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.engine.contracts.types import LabelStatus
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.classifier.forecast import Forecaster
@@ -178,6 +179,11 @@ class Classifier:
         events: list[Event] = [
             Posteriors(frames.first, self._hop, self._length, posteriors)
         ]
+        return [*events, *self.label_segments()]
+
+    def label_segments(self) -> list[Event]:
+        """Return the labels and forecasts that are due with the known frames."""
+        events: list[Event] = []
         for segment in tuple(self._closed):
             if self._is_complete(segment):
                 self._closed.remove(segment)
@@ -186,6 +192,12 @@ class Classifier:
             events += self._forecast(segment)
             events += self._provisional_label(segment)
         return events
+
+    def batch(self, stages: Sequence["Classifier"], /) -> StageBatch | None:
+        """Return a batch of the classifiers of several channels (`Batches`)."""
+        from neurovocal.plugins.channels.classifier import ClassifierBatch
+
+        return ClassifierBatch.of(stages)
 
     def _new_segment(self, segment: int, onset: int) -> _Segment:
         first = self._frame_centred_from(onset)

@@ -60,7 +60,12 @@ class FrameNetwork:
             # With `tanh` gates it is unbounded: restart from zeros if it overflows.
             if not np.logical_and.reduce(np.isfinite(state), axis=None):
                 self._state = self._zeros
-        scores = finite(logits).astype(np.float64)
-        scores -= np.maximum.reduce(scores, axis=1, keepdims=True)
-        scores -= np.log(np.add.reduce(np.exp(scores), axis=1, keepdims=True))
-        return scores
+        return log_softmax(finite(logits))
+
+
+def log_softmax(logits: Float32) -> Float64:
+    """Return the log-posteriors float64[..., n_units] of logits."""
+    scores = logits.astype(np.float64)
+    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+    scores -= np.log(np.add.reduce(np.exp(scores), axis=-1, keepdims=True))
+    return scores

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.channels import Run, array_of
+from stages.channels import Pair, array_of
 from stages.lanes import RATE, make_lane, script
 
 ARRAY = array_of(4, RATE, 1.6)
@@ -16,32 +16,9 @@ LENGTHS = st.lists(
 )
 
 
-class Pair:
-    """Lanes by themselves, and as many that run together, used again and again."""
-
-    def __init__(self, make):
-        self._lanes = {
-            together: [make() for _ in range(ARRAY.shape[1])]
-            for together in (False, True)
-        }
-
-    def play(self, items, **settings):
-        """Return the runs of lanes by themselves, and of lanes together."""
-        runs = []
-        for together, lanes in self._lanes.items():
-            for lane in lanes:
-                lane.reset()
-            build = lanes.__getitem__
-            runs.append(
-                Run(build, len(lanes), rate=RATE, together=together, **settings)
-            )
-            runs[-1].play(items)
-        return runs
-
-
 @pytest.fixture(scope="module", params=[0, 1], ids=["detector", "model"])
 def pair(request):
-    return Pair(lambda: make_lane(models=request.param))
+    return Pair(lambda: make_lane(models=request.param), ARRAY.shape[1], RATE)
 
 
 @pytest.mark.parametrize("length", [333, 1024, 8000])

@@ -33,6 +33,33 @@ def array_of(n_channels, rate, seconds, seed=3):
     return np.stack(columns, axis=1).astype(np.float32)
 
 
+class Pair:
+    """Lanes by themselves, and as many that run together, used again and again."""
+
+    def __init__(self, make, n_channels, rate):
+        self._rate = rate
+        self.lanes = {
+            together: [make() for _ in range(n_channels)] for together in (False, True)
+        }
+
+    def play(self, items, **settings):
+        """Return the runs of lanes by themselves, and of lanes together."""
+        runs = []
+        for together, lanes in self.lanes.items():
+            for lane in lanes:
+                lane.reset()
+            run = Run(
+                lanes.__getitem__,
+                len(lanes),
+                rate=self._rate,
+                together=together,
+                **settings,
+            )
+            run.play(items)
+            runs.append(run)
+        return runs
+
+
 class Run:
     """Lanes of one source, and what they have published by channel.
 
