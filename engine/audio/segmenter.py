@@ -231,6 +231,21 @@ class Segmenter:
         assert self._start is not None
         return self._start + self._longest
 
+    @property
+    def earliest_mark(self) -> float:
+        """Sample up to which there is no mark, whatever the scores are.
+
+        While near misses are told it is the last one that was scored.
+        """
+        if self._near is not None:
+            return self._scored_until
+        if self._is_reported:
+            assert self._start is not None
+            ends = self._end + max(self.rules.gap_fill, 1)
+            return min(ends, self._start + self._longest)
+        start = self._scored_until if self._start is None else self._start
+        return start + (0 if self.rules.early else self.rules.min_duration)
+
     def sample_of(self, hop: int) -> int:
         """Return the first sample of a score."""
         return self._sample(hop)

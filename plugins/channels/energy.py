@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import Block, Event, Mark
 from neurovocal.plugins.channels.band_level import BandLevels, RelativeLevels
-from neurovocal.plugins.channels.segments import SteadyChannels
+from neurovocal.plugins.channels.segments import ChannelSegments
 from neurovocal.plugins.detectors.energy import in_db
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EnergyBatch:
         self._levels = BandLevels([stage._level for stage in stages])
         self._relative = RelativeLevels([stage._relative for stage in stages])
         segmenters = [stage._segmenter for stage in stages]
-        self._segments = SteadyChannels(segmenters)
+        self._segments = ChannelSegments(segmenters)
         self._stop = stages[0]._stop
         self._first, self._found = 0, np.empty((len(stages), 0))
         self._ratios: list[tuple[int, Float64]] = []

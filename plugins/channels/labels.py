@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.plugins.channels.histories import ChannelHistories
 
@@ -82,7 +83,7 @@ class OpenSegments:
         due = self._changed(np.array(followed))
         return sorted(active + due) if due else active
 
-    def _changed(self, channels: Any) -> list[int]:
+    def _changed(self, channels: NDArray[np.intp]) -> list[int]:
         """Return those channels whose segment has its first label now, or another."""
         stop, first = self._histories.stop, self._first[channels]
         is_early = self._ready[channels] > stop
@@ -90,7 +91,9 @@ class OpenSegments:
         # Its frames are known: nothing special is to be decided.
         usual = stop > np.maximum(first, self._histories.first)
         compared = channels[~is_first & usual]
-        due = channels[(is_first & ~is_early) | (~is_first & ~usual)].tolist()
+        due: list[int] = channels[
+            (is_first & ~is_early) | (~is_first & ~usual)
+        ].tolist()
         if not len(compared):
             return due
         sums = self._histories.total[compared] - self._base[compared]
@@ -100,4 +103,5 @@ class OpenSegments:
             weights = [self._forecaster.weight(n) for n in n_frames]
             priors = np.array(weights)[:, None] * self._forecasts[compared]
         units = self._decision.early_units(sums, n_frames, priors)
-        return due + compared[units != self._units[compared]].tolist()
+        due += compared[units != self._units[compared]].tolist()
+        return due

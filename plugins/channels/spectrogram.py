@@ -86,12 +86,10 @@ class SpectrogramBatch:
         if n_frames == 0:
             return None
         row, sample = work.strides
-        frames = np.lib.stride_tricks.as_strided(
-            work,
-            (len(work), n_frames, self._length),
-            (row, self._hop * sample, sample),
-            writeable=False,
-        )
+        # Not `as_strided`, which takes as long as a transform.
+        shape = (len(work), n_frames, self._length)
+        strides = (row, self._hop * sample, sample)
+        frames: Float32 = np.ndarray(shape, np.float32, work, strides=strides)
         values = np.empty((len(work), n_frames, self._first.n_bins), np.float32)
         # A sample that is not finite affects its own frames only: no warning.
         with np.errstate(all="ignore"):

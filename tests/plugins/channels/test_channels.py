@@ -57,12 +57,8 @@ def test_labels_of_channels_together_are_those_of_each(classifiers):
     assert together.blocks_together > 20
     for own, joint in zip(alone.events, together.events, strict=True):
         assert joint == own
-    labels = [
-        event
-        for _, events in alone.events[0]
-        for event in events
-        if event[0] == "Label"
-    ]
+    steps = [step for channel in alone.events for step in channel]
+    labels = [event for _, events in steps for event in events if event[0] == "Label"]
     assert {label[6] for label in labels} == {"provisional", "revised", "final"}
 
 
