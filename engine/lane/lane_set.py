@@ -37,7 +37,10 @@ class _Slot:
 
     @property
     def can_batch(self) -> bool:
-        return isinstance(self.stages[0].stage, Batches)
+        first = self.stages[0].stage
+        return isinstance(first, Batches) and all(
+            type(each.stage) is type(first) for each in self.stages
+        )
 
     def join(self) -> bool:
         """Make the batch; return False if the stages are not in the same state."""
@@ -129,14 +132,13 @@ class LaneSet:
         """Return whether these lanes, of one source, can ever process together."""
         if len(lanes) < 2:
             return False
-        stages = [lanes[0].detector, *lanes[0].models]
-        if lanes[0].features is not None:
-            if not isinstance(lanes[0].features.stage, Batches):
-                return False
-            stages.append(lanes[0].features)
-        return any(isinstance(each.stage, Batches) for each in stages) and all(
-            lane.is_plain for lane in lanes
-        )
+        if not all(lane.is_plain for lane in lanes):
+            return False
+        features, detector, models = _slots(lanes)
+        if features is not None and not features.can_batch:
+            return False
+        slots = [detector, *models] if features is None else [features]
+        return any(slot.can_batch for slot in slots)
 
     @classmethod
     def join(
@@ -158,13 +160,7 @@ class LaneSet:
             for lane in lanes
         ):
             return None
-        features = None
-        if first.features is not None:
-            features = _Slot([lane.features for lane in lanes if lane.features])
-        detector = _Slot([lane.detector for lane in lanes])
-        models = [
-            _Slot([lane.models[i] for lane in lanes]) for i in range(len(first.models))
-        ]
+        features, detector, models = _slots(lanes)
         slots = [features, detector, *models] if features else [detector, *models]
         for number, slot in enumerate(slots):
             if not slot.join():
@@ -370,6 +366,17 @@ class LaneSet:
     def _share(self) -> None:
         for slot in self._batched:
             slot.share()
+
+
+def _slots(lanes: Sequence[Lane]) -> tuple[_Slot | None, _Slot, list[_Slot]]:
+    """Return the front ends (if any), detectors and models of lanes."""
+    fronts = [lane.features for lane in lanes if lane.features is not None]
+    models = zip(*(lane.models for lane in lanes), strict=True)
+    return (
+        _Slot(fronts) if fronts else None,
+        _Slot([lane.detector for lane in lanes]),
+        [_Slot(stages) for stages in models],
+    )
 
 
 def _column(quantum: Block, index: int) -> Block:

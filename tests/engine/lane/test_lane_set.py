@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.channels import Pair, array_of
+from stages.channels import Pair, Run, array_of
 from stages.lanes import RATE, make_lane, script
 
 ARRAY = array_of(4, RATE, 1.6)
@@ -37,3 +37,123 @@ def test_events_do_not_depend_on_blocks_and_gaps(pair, gaps, lengths):
     items = script(ARRAY, gaps, lengths, anchors=True)
     alone, together = pair.play(items)
     assert together.events == alone.events
+
+
+class Fails:
+    """Stage whose `process` fails at its items of these numbers; the rest is another's.
+
+    It has no batch, so that it is called channel by channel.
+    """
+
+    def __init__(self, stage, at):
+        self._stage, self._at, self._n = stage, frozenset(at), 0
+
+    def __getattr__(self, name):
+        if name in ("batch", "trace"):
+            raise AttributeError(name)
+        return getattr(self._stage, name)
+
+    def process(self, item):
+        self._n += 1
+        if self._n in self._at:
+            raise RuntimeError(f"item {self._n}")
+        return self._stage.process(item)
+
+
+def with_failing(kind, channel, at, on_error):
+    """Return lanes of which that of one channel has a stage that fails."""
+
+    def build(index):
+        lane = make_lane()
+        stage = {"detector": lane.detector, "model": lane.models[0]}[kind]
+        stage.on_error = on_error
+        if index == channel:
+            stage.stage = Fails(stage.stage, at)
+        return lane
+
+    return build
+
+
+@pytest.mark.parametrize("kind", ["detector", "model"])
+@pytest.mark.parametrize("on_error", ["skip", "restart", "fail"])
+def test_a_failing_stage_is_the_failure_of_its_channel_alone(kind, on_error):
+    if kind == "model" and on_error == "fail":
+        pytest.skip("a model that fails so ends the run")
+    items = script(ARRAY, [], [1500])
+    build = with_failing(kind, 1, [4, 9], on_error)
+    runs = [Run(build, 4, rate=RATE, together=together) for together in (False, True)]
+    for run in runs:
+        run.play(items)
+    alone, together = runs
+    assert together.events == alone.events
+    assert [report[0] for report in together.reports] == [
+        report[0] for report in alone.reports
+    ]
+    assert together.blocks_together > 0
+
+
+class BatchFails:
+    """Batch that computes nothing any more after some items."""
+
+    def __init__(self, batch, after):
+        self._batch, self._left = batch, after
+
+    def __getattr__(self, name):
+        return getattr(self._batch, name)
+
+    def compute(self, item):
+        self._left -= 1
+        if self._left < 0:
+            raise MemoryError("no room")
+        return self._batch.compute(item)
+
+
+@pytest.mark.parametrize("kind", ["features", "detector"])
+def test_a_batch_that_fails_changes_nothing(pair, kind, monkeypatch):
+    stage = getattr(pair.lanes[True][0], kind).stage
+    real = type(stage).batch
+
+    def failing(self, stages):
+        batch = real(self, stages)
+        return None if batch is None else BatchFails(batch, after=3)
+
+    monkeypatch.setattr(type(stage), "batch", failing)
+    alone, together = pair.play(script(ARRAY, [(9000, 10)], [2000]))
+    assert together.events == alone.events
+    assert together.blocks_together > 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_lanes_may_be_released_between_any_two_steps(pair, every):
+    calls = []
+
+    def release(run):
+        calls.append(1)
+        if len(calls) % every == 0:
+            run.group.release()
+
+    items = script(ARRAY, [(20_000, 500)], [5000])
+    alone, together = pair.play(items, after_step=release)
+    assert together.events == alone.events
+    assert len(calls) > 5
+
+
+def test_rows_that_nobody_takes_are_not_made_but_counted(pair):
+    items = script(ARRAY, [], [1024])
+    alone, together = pair.play(items, wants=lambda kind: kind != "frames")
+
+    def rest(events):
+        kept = [[event for event in step if event[0] != "Frames"] for _, step in events]
+        return [step for step in kept if step]
+
+    assert [rest(e) for e in together.events] == [rest(e) for e in alone.events]
+    counts = [
+        (run.channels[0].counts["frames"], count_of(run, "Frames"))
+        for run in (alone, together)
+    ]
+    assert counts[0][1] == sum(counts[1])
+    assert counts[1][0] > 0
+
+
+def count_of(run, kind):
+    return sum(event[0] == kind for _, step in run.events[0] for event in step)

@@ -42,7 +42,7 @@ class Pair:
             together: [make() for _ in range(n_channels)] for together in (False, True)
         }
 
-    def play(self, items, **settings):
+    def play(self, items, after_step=None, **settings):
         """Return the runs of lanes by themselves, and of lanes together."""
         runs = []
         for together, lanes in self.lanes.items():
@@ -55,7 +55,7 @@ class Pair:
                 together=together,
                 **settings,
             )
-            run.play(items)
+            run.play(items, after_step)
             runs.append(run)
         return runs
 
