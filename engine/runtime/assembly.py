@@ -29,6 +29,7 @@ from neurovocal.engine.runtime.workers.command_queue import (
     ReplayedCommands,
 )
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane, LaneRecovery
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
 from neurovocal.engine.runtime.workers.publisher import (
@@ -36,7 +37,6 @@ from neurovocal.engine.runtime.workers.publisher import (
     Publisher,
     SequenceNumbers,
 )
-from neurovocal.engine.runtime.workers.recovery import BuildLane, LaneRecovery
 from neurovocal.engine.runtime.workers.sink_worker import Item, SinkWorker
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.runtime.workers.telemetry import SignalChecks, Telemetry

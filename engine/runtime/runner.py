@@ -22,7 +22,7 @@ from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.systemd import ServiceManager
 from neurovocal.engine.runtime.watchdog import Watchdog
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
-from neurovocal.engine.runtime.workers.recovery import BuildLane
+from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane
 
 log = logging.getLogger("neurovocal")
 _ORDERLY_SHARE = 0.75

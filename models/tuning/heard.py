@@ -13,8 +13,8 @@ from neurovocal.engine.contracts.stages import Detector
 from neurovocal.engine.contracts.types import Block, Float32, Offset
 from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
 from neurovocal.plugins.detectors.noise_floor import FirstLevels
-from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
+from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
 
 Span: TypeAlias = tuple[float, float]
 

@@ -19,14 +19,14 @@ from neurovocal.plugins.detectors.band_excess import (
     BandExcess,
     FloorOptions,
 )
-from neurovocal.plugins.detectors.band_score import BandScore
-from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 from neurovocal.plugins.detectors.scored_excess import (
     ScoredExcessDetector,
     framing_problems,
     sample_rate_of,
     tell_foreign_floor,
 )
+from neurovocal.plugins.detectors.scores.band_score import BandScore
+from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
 
 _UNIT = "dB above the usual noise"
 _MOST_DB = 200.0  # beyond the range of 32-bit samples

@@ -234,7 +234,7 @@ class EnergyDetector:
 
     def batch(self, stages: Sequence["EnergyDetector"], /) -> StageBatch | None:
         """Return a batch of the detectors of several channels (`Batches`)."""
-        from neurovocal.plugins.channels.energy import EnergyBatch
+        from neurovocal.plugins.detectors.channels.energy import EnergyBatch
 
         return EnergyBatch.of(stages)
 

@@ -13,9 +13,9 @@ from neurovocal.engine import (
     SegmenterRules,
 )
 from neurovocal.plugins.detectors.band_excess import N_BANDS, BandExcess
-from neurovocal.plugins.detectors.band_score import BandScore
-from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
+from neurovocal.plugins.detectors.scores.band_score import BandScore
+from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 

@@ -33,7 +33,7 @@ from neurovocal.plugins.detectors.band_excess import (
 )
 from neurovocal.plugins.detectors.band_level import unreachable_problems
 from neurovocal.plugins.detectors.noise_floor import FirstLevels
-from neurovocal.plugins.detectors.recent_sounds import RecentSounds
+from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
 
 log = logging.getLogger("neurovocal")
 _ALL_BANDS = slice(0, N_BANDS)

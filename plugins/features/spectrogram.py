@@ -160,7 +160,7 @@ class Spectrogram:
 
     def batch(self, stages: Sequence["Spectrogram"], /) -> StageBatch | None:
         """Return a batch of the spectrograms of several channels (`Batches`)."""
-        from neurovocal.plugins.channels.spectrogram import SpectrogramBatch
+        from neurovocal.plugins.features.channels import SpectrogramBatch
 
         return SpectrogramBatch.of(stages)
 

@@ -32,7 +32,7 @@ from neurovocal.engine.runtime.workers.command_queue import (
     check_trigger_commands,
 )
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
-from neurovocal.engine.runtime.workers.recovery import BuildLane
+from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane
 
 log = logging.getLogger("neurovocal")
 

@@ -35,14 +35,14 @@ from neurovocal.engine.lane.lane import Part
 from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.runtime.workers.audio_release import AudioRelease
 from neurovocal.engine.runtime.workers.channel import Channel, copy_settings, split
-from neurovocal.engine.runtime.workers.channel_group import ChannelGroup
 from neurovocal.engine.runtime.workers.command_queue import (
     CommandQueue,
     check_trigger_commands,
 )
+from neurovocal.engine.runtime.workers.lanes.channel_group import ChannelGroup
+from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
-from neurovocal.engine.runtime.workers.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.runtime.workers.telemetry import (

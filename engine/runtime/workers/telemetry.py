@@ -24,8 +24,8 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.lane.lane import Lane, Part
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.workers.channel import Channel
+from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
-from neurovocal.engine.runtime.workers.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.support.process import process_usage
 

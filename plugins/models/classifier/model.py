@@ -195,7 +195,7 @@ class Classifier:
 
     def batch(self, stages: Sequence["Classifier"], /) -> StageBatch | None:
         """Return a batch of the classifiers of several channels (`Batches`)."""
-        from neurovocal.plugins.channels.classifier import ClassifierBatch
+        from neurovocal.plugins.models.classifier.channels.batch import ClassifierBatch
 
         return ClassifierBatch.of(stages)
 

@@ -6,8 +6,8 @@ from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.types import Block, Gap, StreamInfo
 from neurovocal.engine.runtime.workers.channel import Channel, split
-from neurovocal.engine.runtime.workers.channel_group import ChannelGroup
-from neurovocal.engine.runtime.workers.recovery import LaneRecovery
+from neurovocal.engine.runtime.workers.lanes.channel_group import ChannelGroup
+from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
 from neurovocal.engine.testing import canonical, song
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.plugins.channels.histories import ChannelHistories
+from neurovocal.plugins.models.classifier.channels.histories import ChannelHistories
 
 if TYPE_CHECKING:
     from neurovocal.plugins.models.classifier.model import Classifier

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine import Block, Event, Mark
-from neurovocal.plugins.channels.band_level import BandLevels, RelativeLevels
-from neurovocal.plugins.channels.segments import ChannelSegments
+from neurovocal.plugins.detectors.channels.band_level import BandLevels, RelativeLevels
+from neurovocal.plugins.detectors.channels.segments import ChannelSegments
 from neurovocal.plugins.detectors.energy import in_db
 
 if TYPE_CHECKING:

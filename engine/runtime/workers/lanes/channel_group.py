@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.types import Block
 from neurovocal.engine.lane.lane import Step
 from neurovocal.engine.lane.lane_set import LaneSet
 from neurovocal.engine.runtime.workers.channel import Channel, split
-from neurovocal.engine.runtime.workers.recovery import LaneRecovery
+from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
 
 # Blocks after which unpublished events are counted.
 _COUNT_BLOCKS = 64

@@ -7,11 +7,14 @@ import numpy as np
 
 from neurovocal.engine import Event, Float32, Posteriors
 from neurovocal.engine.contracts.batches import ChannelFrames
-from neurovocal.plugins.channels.histories import ChannelHistories, HistoryOfChannel
-from neurovocal.plugins.channels.labels import OpenSegments
-from neurovocal.plugins.channels.networks import ChannelNetwork
+from neurovocal.plugins.models.classifier.channels.histories import (
+    ChannelHistories,
+    HistoryOfChannel,
+)
+from neurovocal.plugins.models.classifier.channels.labels import OpenSegments
 from neurovocal.plugins.models.classifier.network import log_softmax
 from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.onnx.channel_network import ChannelNetwork
 from neurovocal.plugins.models.onnx.session import finite
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Lanes of a worker: which run together, and what happens when one fails."""

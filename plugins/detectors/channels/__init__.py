@@ -1,0 +1,1 @@
+"""Detectors of several channels that process together."""

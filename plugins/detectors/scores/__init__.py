@@ -1,0 +1,1 @@
+"""Scores of detectors, and rules that follow them."""

@@ -1,0 +1,1 @@
+"""Classifiers of several channels that process together."""
