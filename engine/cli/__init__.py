@@ -1,6 +1,7 @@
 """The command line: ``neurovocal``."""
 
 from neurovocal.engine.cli import interrupts, streams
+from neurovocal.engine.support.process import uncollected
 
 __all__ = ["main"]
 
@@ -10,6 +11,7 @@ def main(args: list[str] | None = None) -> None:
     if args is None:
         streams.open_missing()
         interrupts.install()
-    from neurovocal.engine.cli.app import main as run_command_line  # takes long
+    with uncollected():
+        from neurovocal.engine.cli.app import main as run_command_line  # takes long
 
     run_command_line(args)

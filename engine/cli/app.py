@@ -39,6 +39,7 @@ from neurovocal.engine.support.process import (
     do_last_acts,
     keep_stderr,
     mute_for_good,
+    uncollected,
 )
 from neurovocal.engine.support.text import printable, with_short_words
 
@@ -142,12 +143,7 @@ def read_summary(point: EntryPoint) -> str | None:
     str or None
         None if the module has no source text or defines neither of them.
     """
-    try:
-        spec = find_spec(point.module)
-    except ImportError:
-        return None
-    source = getattr(spec and spec.loader, "get_source", lambda name: None)
-    for node in ast.parse(source(point.module) or "").body:
+    for node in _statements_of(point.module):
         match node:
             case ast.FunctionDef(name=point.attr):
                 return ast.get_docstring(node)
@@ -157,11 +153,22 @@ def read_summary(point: EntryPoint) -> str | None:
     return None
 
 
+@cache
+def _statements_of(module: str) -> list[ast.stmt]:
+    try:
+        spec = find_spec(module)
+    except ImportError:
+        return []
+    source = getattr(spec and spec.loader, "get_source", lambda name: None)
+    return ast.parse(source(module) or "").body
+
+
 def load_command(point: EntryPoint) -> Any:
     """Import a command's module and return the command as `typer` runs it."""
     app = typer.Typer(**_SETTINGS)
     app.callback()(_top_level)  # so that the application is a group, of one command
-    loaded = point.load()
+    with uncollected():
+        loaded = point.load()
     if isinstance(loaded, typer.Typer):
         app.add_typer(loaded, name=point.name)
     else:
@@ -172,6 +179,15 @@ def load_command(point: EntryPoint) -> Any:
 
 class _LazyGroup(typer.core.TyperGroup):
     """The top-level group: lists placeholders, loads the command that is called."""
+
+    def read_summaries(self) -> None:
+        """Give each placeholder the help text of its command."""
+        for name, point in command_points().items():
+            self.commands[name].help = read_summary(point)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        self.read_summaries()
+        super().format_commands(ctx, formatter)
 
     # The types of `ctx` and of commands have no name that all versions of typer share.
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -193,15 +209,16 @@ class _LazyGroup(typer.core.TyperGroup):
 
 
 def _placeholder() -> None:
-    """Stand for a command before its module is imported."""
+    # Without a docstring, which would be its help text.
+    pass
 
 
 def build_app() -> typer.Typer:
     """Return the command-line application with all commands, installed ones too."""
     app = typer.Typer(cls=_LazyGroup, **_SETTINGS)
     app.callback()(_top_level)
-    for name, point in command_points().items():
-        app.command(name, help=read_summary(point))(_placeholder)
+    for name in command_points():
+        app.command(name)(_placeholder)
     return app
 
 

@@ -32,6 +32,7 @@ from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.credentials import without_credentials
 from neurovocal.engine.support.platform import reload_signal
+from neurovocal.engine.support.process import uncollected
 from neurovocal.engine.support.safe_yaml import dump
 from neurovocal.engine.support.text import printable
 
@@ -141,6 +142,11 @@ def plan_of_parts(
         dry_run=dry_run,
         config_text=_config_record(located, base),
     )
+    with uncollected():
+        return _checked_plan(located, context, needs_devices)
+
+
+def _checked_plan(located: Located, context: BuildContext, needs_devices: bool) -> Plan:
     registry = Registry()
     try:
         config = parse_config(located)

@@ -23,6 +23,7 @@ from neurovocal.engine.runtime.systemd import ServiceManager
 from neurovocal.engine.runtime.watchdog import Watchdog
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane
+from neurovocal.engine.support.process import uncollected
 
 log = logging.getLogger("neurovocal")
 _ORDERLY_SHARE = 0.75
@@ -153,7 +154,8 @@ class Runner:
 
     def _run(self, tick: Callable[[], None]) -> Outcome:
         try:
-            self._start()
+            with uncollected():
+                self._start()
             self.started = True
         except SystemExit as error:
             self._abandon()

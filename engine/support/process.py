@@ -1,5 +1,6 @@
 """Resources that this process uses, its standard error, and its last acts."""
 
+import gc
 import io
 import logging
 import os
@@ -119,6 +120,21 @@ def _copy_of_stderr() -> int:
         return os.dup(_STDERR)
     except OSError:
         return -1
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector while modules are loaded and stages are built.
+
+    They leave hardly any garbage, and a sixth of the time would go into the search.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def process_usage() -> ProcessUsage:

@@ -60,7 +60,9 @@ def test_the_help_of_a_command_imports_its_own_module_alone():
 
 @pytest.mark.parametrize("name", command_points())
 def test_a_listed_summary_is_that_of_the_command_s_own_help(name):
-    listed = typer.main.get_command(build_app()).commands[name]
+    group = typer.main.get_command(build_app())
+    group.read_summaries()
+    listed = group.commands[name]
     command = load_command(command_points()[name])
     assert listed.help == command.help
     assert listed.get_short_help_str() == command.get_short_help_str()

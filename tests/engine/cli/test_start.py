@@ -41,3 +41,24 @@ from neurovocal.engine.config import schema
 from neurovocal.engine.contracts import bundle
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_start_collects_no_garbage_and_the_run_does():
+    code = """
+import gc, sys
+from neurovocal.engine.cli import main
+from neurovocal.engine.runtime.runner import Runner
+started = gc.get_stats()[0]["collections"]
+watch = Runner._watch
+def look(self, tick):
+    print(gc.get_stats()[0]["collections"] - started, gc.isenabled(), file=sys.stderr)
+    self.stop()
+    watch(self, tick)
+Runner._watch = look
+main(["run", "demo", "--json", "--set", "sinks.0.options.endpoint=tcp://127.0.0.1:*",
+      "--set", "sinks.1.options.endpoint=127.0.0.1:0"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    n_collections, is_enabled = done.stderr.split("\n")[-2].split()
+    assert is_enabled == "True"
+    assert int(n_collections) < 10, done.stderr
