@@ -239,7 +239,8 @@ class LaneSet:
             return list(self._one_by_one(quantum))
         for slot in self._batched:
             assert slot.batch is not None
-            slot.batch.commit()
+            if frames is not None or slot not in self._models:
+                slot.batch.commit()
         steps = self._answer(quantum, frames)
         stop = quantum.stop
         for index, lane in enumerate(self.lanes):

@@ -41,17 +41,7 @@ class ChannelNetwork:
 
     def compute(self, feed: Mapping[str, Float32]) -> list[Float32]:
         """Return the outputs that are no state, float32[n_channels, ...]."""
-        results: list[Float32]
-        if self.is_exact:
-            results = self._graph.run_channels({**feed, **self._state})
-        else:
-            results = self._run_each(feed)
-        if self.is_exact is None:
-            together = self._graph.run_channels({**feed, **self._state})
-            self.is_exact = all(
-                np.array_equal(a, b, equal_nan=True)
-                for a, b in zip(together, results, strict=True)
-            )
+        results = self.run({**feed, **self._state})
         n_outputs = len(results) - len(self._names)
         outputs, states = results[:n_outputs], results[n_outputs:]
         states = [np.ascontiguousarray(state) for state in states]
@@ -60,6 +50,19 @@ class ChannelNetwork:
         if not all(np.isfinite(state).all() for state in states):
             self._restart_overflown(states)
         return outputs
+
+    def run(self, inputs: Mapping[str, Float32]) -> list[Float32]:
+        """Return all outputs of all inputs, float32[n_channels, ...]; keep no state."""
+        if self.is_exact:
+            return self._graph.run_channels(inputs)
+        results = self._run_each(inputs)
+        if self.is_exact is None:
+            together = self._graph.run_channels(inputs)
+            self.is_exact = all(
+                np.array_equal(a, b, equal_nan=True)
+                for a, b in zip(together, results, strict=True)
+            )
+        return results
 
     def commit(self) -> None:
         """Let the state be that after the frames that were last computed."""
@@ -79,8 +82,7 @@ class ChannelNetwork:
                 for state in states:
                     state[channel] = 0
 
-    def _run_each(self, feed: Mapping[str, Float32]) -> list[Float32]:
-        inputs = {**feed, **self._state}
+    def _run_each(self, inputs: Mapping[str, Float32]) -> list[Float32]:
         n_channels = len(next(iter(inputs.values())))
         results = [
             self._graph.run({name: each[channel] for name, each in inputs.items()})

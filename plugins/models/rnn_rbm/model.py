@@ -7,7 +7,7 @@ before it (see `surprise`), normalised by a running baseline. The free energy, w
 equals it up to the log partition function, can be used instead.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,7 @@ from neurovocal.engine import (
     Plugin,
     Surprise,
 )
+from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.onnx.session import (
     Golden,
@@ -69,6 +70,8 @@ class RnnRbm:
     ----------
     latency : int
         0: a frame's surprise is known with the frame.
+    graph : Graph
+        The network over frames.
 
     Raises
     ------
@@ -97,10 +100,10 @@ class RnnRbm:
         self._hop = front_end.hop_length
         zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._rest = GenerationSeed(np.zeros(spec.n_visible, np.float32), zeros)
-        self._graph = scoring_graph(bundle, spec)
+        self.graph = scoring_graph(bundle, spec)
         self._sampling = sampling_graph(bundle, spec)
         golden = Golden(bundle)
-        prediction = check_golden(golden, self._graph, self._sampling, zeros)
+        prediction = check_golden(golden, self.graph, self._sampling, zeros)
         frames_per_s = front_end.sample_rate / self._hop
         self._divergence: Divergence | None = None
         start = (spec.free_energy_mean, spec.free_energy_std)
@@ -223,15 +226,47 @@ class RnnRbm:
         seed = now.recording_seed if now and is_same else None
         if options.synthesis == "prime" and options.prime and seed is None:
             path = self._context.path(options.prime)
-            seed = seed_from_recording(path, self._bundle, self._graph, self._rest)
+            seed = seed_from_recording(path, self._bundle, self.graph, self._rest)
         return SynthesisSetup(options, sampler, audio, seed)
 
+    @property
+    def expected(self) -> int | None:
+        """Next frame; None: any."""
+        return self._next
+
+    @property
+    def state(self) -> Float32:
+        """State before the next frame, float32[n_layers, n_recurrent]."""
+        return self._state
+
+    def batch(self, stages: Sequence["RnnRbm"], /) -> StageBatch | None:
+        """Return a batch of the models of several channels (`Batches`)."""
+        from neurovocal.plugins.models.rnn_rbm.channels import RnnRbmBatch
+
+        return RnnRbmBatch.of(stages)
+
     def _process_frames(self, frames: Frames) -> list[Event]:
-        self._check_first(frames)
+        self.check_first(frames)
         values = finite(frames.values)
-        free_energy, prediction, states, state = self._graph.run(
-            {"frames": values, "u": self._state}
-        )
+        outputs = self.graph.run({"frames": values, "u": self._state})
+        return self.take_outputs(frames, values, outputs)
+
+    def take_outputs(
+        self, frames: Frames, values: Float32, outputs: Sequence[Float32]
+    ) -> list[Event]:
+        """Return surprise and synthesis of frames from the outputs of the graph.
+
+        Parameters
+        ----------
+        frames : Frames
+            As they came.
+        values : float32[n_frames, n_visible]
+            Their values, all finite.
+        outputs : sequence
+            Free energy, predictions, states and last state, with the stage's state
+            before these frames as the input `u`.
+        """
+        free_energy, prediction, states, state = outputs
         prediction = finite(prediction)
         measured: NDArray[np.floating[Any]] = free_energy
         if self._divergence is not None:
@@ -244,7 +279,7 @@ class RnnRbm:
         synthesis = self._synthesis.process_frames(frames, values, prediction, before)
         return [surprise, *synthesis]
 
-    def _check_first(self, frames: Frames) -> None:
+    def check_first(self, frames: Frames) -> None:
         """Raise ValueError, after a reset, for frames that do not follow the last."""
         expected = self._next
         if expected is not None and frames.first != expected:

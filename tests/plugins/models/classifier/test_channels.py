@@ -62,6 +62,15 @@ def test_labels_of_channels_together_are_those_of_each(classifiers):
     assert {label[6] for label in labels} == {"provisional", "revised", "final"}
 
 
+def test_surprise_and_songs_of_channels_together_are_those_of_each():
+    models = pair_of(2, 8, "models.1.options.synthesis=continue")
+    alone, together = models.play(script(ARRAY[: 2 * RATE], [(30_000, 900)], [1600]))
+    assert together.blocks_together > 10
+    assert together.events == alone.events
+    kinds = {e[0] for events in alone.events for _, step in events for e in step}
+    assert {"Surprise", "Synthesis", "Label"} <= kinds
+
+
 @settings(max_examples=6, deadline=None)
 @given(lengths=LENGTHS, at=st.integers(0, len(ARRAY)), missing=st.integers(0, 5000))
 def test_labels_do_not_depend_on_blocks(classifiers, lengths, at, missing):
