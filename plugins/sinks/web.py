@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
@@ -16,7 +17,7 @@ from neurovocal.engine import (
     Plugin,
     StageError,
 )
-from neurovocal.engine.support.endpoints import parse_address
+from neurovocal.engine.support.endpoints import Address, parse_address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.web.access import (
@@ -32,6 +33,10 @@ from neurovocal.plugins.web.history import History
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl, control_problems
 from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
+from neurovocal.plugins.zeromq.discovery.announcement import (
+    Announcement,
+    announcement_problems,
+)
 
 if TYPE_CHECKING:
     from neurovocal.plugins.review.server import ReviewPage
@@ -71,6 +76,9 @@ class WebOptions(Options):
     the page may then also steer; null: nobody."""
     control_keys: str | None = None
     """Folder made by `neurovocal keys add --control`, for an engine with keys."""
+    announce: bool = False
+    """Whether the local network is told where the page is (zeroconf), so that
+    `neurovocal stations` finds it."""
 
     @property
     def page(self) -> str:
@@ -120,6 +128,8 @@ class WebSink:
         self._hub = Hub([known], scale_wait_s=SCALE_WAIT_S)
         self._feed = StationFeed(self._hub, _STATION, self._sound)
         self._server: PageServer | None = None
+        self._announcement: Announcement | None = None
+        self._station = station
         self._review: ReviewPage | None = None
 
     def open(self) -> None:
@@ -158,8 +168,20 @@ class WebSink:
         )
         server.start()
         self._server = server
+        if self._options.announce:
+            self._announce(urlsplit(server.url).port or address.port)
         if not address.port:
             log.warning("page: %s (open it in a browser)", server.url)
+
+    def _announce(self, port: int) -> None:
+        options = self._options
+        host = parse_address(options.endpoint, binds=True).host
+        is_open = options.token is None and options.password is None
+        details = {"keys": "0" if is_open else "1"}
+        self._announcement = Announcement(
+            self._station, "page", Address(host, port), details
+        )
+        self._announcement.start()
 
     def _pages(self) -> list[str]:
         return [] if self._review is None else ["review"]
@@ -185,6 +207,9 @@ class WebSink:
 
     def close(self) -> None:
         """Stop serving. May be called twice."""
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.stop()
         self._hub.close()
         if self._control is not None:
             self._control.close()
@@ -215,6 +240,8 @@ def _access(options: WebOptions) -> Access:
 
 def _problems(options: WebOptions) -> Iterator[str]:
     yield from access_problems(options.endpoint, _access(options))
+    if options.announce:
+        yield from announcement_problems()
     keys = options.control_keys
     yield from control_problems(
         options.control, None if keys is None else at_home(keys)

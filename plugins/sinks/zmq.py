@@ -21,8 +21,13 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.contracts.options import DAY_S
 from neurovocal.engine.contracts.types import ASKED_KINDS
+from neurovocal.engine.support.endpoints import TCP, parse_tcp
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
+from neurovocal.plugins.zeromq.discovery.announcement import (
+    Announcement,
+    announcement_problems,
+)
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins.zeromq.subscribers import (
     MOST_WAITING,
@@ -64,6 +69,9 @@ class ZmqOptions(Options):
     """How long to wait for them before giving up, in seconds."""
     linger_s: float = Field(default=1.0, ge=0, le=3600)
     """Time at closing for slow connections to receive queued messages."""
+    announce: bool = False
+    """Whether the local network is told where the endpoint is (zeroconf), so that
+    `neurovocal stations` and `monitor --find` find it."""
 
 
 class ZmqSink:
@@ -82,6 +90,8 @@ class ZmqSink:
         Name of the run, in every header.
     keys : Path, optional
         Folder of keys; None: every program that reaches the endpoint may subscribe.
+    station : str
+        Name by which it is announced.
     """
 
     # Audio is published only if the configuration asks for it: it is bulky and private.
@@ -89,7 +99,12 @@ class ZmqSink:
     wants = frozenset(KINDS.values()) - ASKED_KINDS
 
     def __init__(
-        self, options: ZmqOptions, clock: Clock, run: str, keys: Path | None = None
+        self,
+        options: ZmqOptions,
+        clock: Clock,
+        run: str,
+        keys: Path | None = None,
+        station: str = "",
     ) -> None:
         self._options = options
         self._keyed = keys is not None
@@ -105,6 +120,8 @@ class ZmqSink:
         self._has_waited = False
         self._n_before = 0  # subscribers when the socket was last open
         self._was_opened = False
+        self._station = station
+        self._announcement: Announcement | None = None
         self.endpoint = options.endpoint
 
     def open(self) -> None:
@@ -126,6 +143,7 @@ class ZmqSink:
             raise ConfigError(problems)
         is_reopened, self._was_opened = self._was_opened, True
         self._bind()
+        self._announce()
         if is_reopened:
             self._await_reconnects()
         if self._options.wait_for_subscribers and not self._has_waited:
@@ -158,6 +176,9 @@ class ZmqSink:
         """Close the socket; slow connections get `linger_s` to read their queue."""
         until_ns = self._clock.monotonic_ns() + round(self._linger_s * NS)
         self._access.stop()
+        if self._announcement is not None:
+            self._announcement.stop()
+            self._announcement = None
         if self._socket is not None:
             self._n_before = self._subscribers.announced + self._subscribers.plain
             left_ns = max(0, until_ns - self._clock.monotonic_ns())
@@ -196,6 +217,14 @@ class ZmqSink:
         except ConfigError:
             self.close()
             raise
+
+    def _announce(self) -> None:
+        address = parse_tcp(self.endpoint)
+        if not self._options.announce or address is None:
+            return
+        details = {"keys": "1" if self._keyed else "0"}
+        self._announcement = Announcement(self._station, "events", address, details)
+        self._announcement.start()
 
     def _await_reconnects(self) -> None:
         """Wait for as many subscribers as before, or for one if that is unknown."""
@@ -245,13 +274,15 @@ class ZmqSink:
 
 
 def _problems(options: ZmqOptions, keyed: bool) -> Iterator[str]:
-    return endpoint_problems(
+    yield from endpoint_problems(
         options.endpoint, allow_remote=options.allow_remote, keyed=keyed
     )
+    if options.announce:
+        yield from announcement_problems(is_tcp=options.endpoint.startswith(TCP))
 
 
 def _build(options: ZmqOptions, context: BuildContext) -> ZmqSink:
-    return ZmqSink(options, context.clock, context.run, context.keys)
+    return ZmqSink(options, context.clock, context.run, context.keys, context.stream)
 
 
 plugin = Plugin(

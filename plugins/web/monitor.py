@@ -34,6 +34,7 @@ from neurovocal.plugins.web.options import (
 from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl
 from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
+from neurovocal.plugins.zeromq.discovery.finder import find_stations
 
 log = logging.getLogger("neurovocal")
 
@@ -43,6 +44,7 @@ _RETRY_S = 5.0
 # An engine publishes statistics each second.
 _SILENT_S = 5.0
 _FLUSH_S = 0.05
+_FIND_S = 5.0
 _EXAMPLES = ("tcp://station-1:5556", "tcp://station-1:5558", "tcp://station-1:5557")
 
 
@@ -223,6 +225,12 @@ def monitor(
         Path | None,
         typer.Option(metavar="DIR", help="Keys that `neurovocal keys add` made."),
     ] = None,
+    find: Annotated[
+        bool,
+        typer.Option(
+            "--find", help="Show all stations that announce themselves here, too."
+        ),
+    ] = False,
     host: Host = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")
@@ -239,10 +247,14 @@ def monitor(
     """Show running engines on a page in the browser, until Ctrl-C.
 
     Without an endpoint it shows the engine at tcp://127.0.0.1:5556. A relay's
-    endpoints will do, too. Other machines may open the page only with a token, or
-    a user and a password.
+    endpoints will do, too. With --find it searches the local network for stations
+    with `announce: true`, for 5 s. Other machines may open the page only with a
+    token, or a user and a password.
     """
-    watched = list(_checked(endpoint or ["tcp://127.0.0.1:5556"]))
+    watched = list(_checked(endpoint or ([] if find else ["tcp://127.0.0.1:5556"])))
+    if find:
+        known = {one.live for one in watched}
+        watched += [one for one in _found() if one.live not in known]
     problems: list[str] = []
     try:
         address, access = page_access(
@@ -255,6 +267,25 @@ def monitor(
     if problems:
         raise ConfigError(problems)
     _serve(watched, address, access, keys, sound_s)
+
+
+def _found() -> list[Watched]:
+    """Return the stations of the local network that publish events.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or the network cannot be searched.
+    """
+    found = [one for one in find_stations(_FIND_S) if one.what == "events"]
+    if not found:
+        raise ConfigError(
+            f"--find: no station was found within {_FIND_S:g} s: name its endpoint, "
+            "or say 'announce: true' in its sink zmq"
+        )
+    for one in found:
+        typer.echo(printable(f"found {one.station} at {one.address}"), err=True)
+    return [Watched(one.station, one.address, None, None) for one in found]
 
 
 def _serve(

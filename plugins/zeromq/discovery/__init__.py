@@ -1,0 +1,1 @@
+"""Discovery: stations tell the local network where they are (DNS-SD over mDNS)."""
