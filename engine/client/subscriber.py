@@ -234,12 +234,12 @@ class Subscriber:
     def receive(self, timeout: float | None = None) -> Received | None:
         """Return the next message, or None when none came in time.
 
+        Messages that are not as docs/reference/wire.md says are left out and counted.
+
         Parameters
         ----------
         timeout : float, optional
             Seconds; None waits for ever.
-
-        Messages that are not as docs/reference/wire.md says are left out and counted.
         """
         import zmq
 

@@ -63,7 +63,7 @@ def test_a_block_is_of_a_known_language_and_its_marks_are_known(
         assert block.language in ("sh", "console", "python")
 
 
-MARKS = ("beside", "file", "fragment", "long", "not run", "until")
+MARKS = ("beside", "exit", "file", "fragment", "long", "not run", "until")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ comment before it, on a line of its own, says what is different:
 ``<!-- long -->``                it takes minutes: run by ``make test-long``
 ``<!-- beside: COMMAND -->``     run while COMMAND runs
 ``<!-- until: TEXT -->``         ended by Ctrl-C as soon as it has printed TEXT
+``<!-- exit: 1 -->``             the exit code may be this one, as well as 0
 ``<!-- given: song.wav -->``     what the page begins with (`_give`), anywhere
 ``<!-- default ports -->``       ports are those of the page, anywhere; else free ones
 
@@ -168,6 +169,7 @@ class Session:
         self.page = page
         self.text = page.read_text(encoding="utf-8")
         self.folder = folder
+        self.allowed = {0}
         self.ports = {} if "<!-- default ports -->" in self.text else free_ports()
         programs = Path(sys.executable).parent
         self.environment = {
@@ -257,6 +259,7 @@ class Session:
 
     def _run(self, block: Block) -> list[str]:
         until = block.marks.get("until")
+        self.allowed = {0, int(block.marks.get("exit", "0"))}
         if block.language == "python":
             code = self._with_ports(block.body)
             (self.folder / "block.py").write_text(code, encoding="utf-8")
@@ -286,7 +289,9 @@ class Session:
         code = process.wait()
         process.stdout.close()
         output = "\n".join(lines)
-        assert stopped or code == 0, f"{self.page}: {command}\n{output}\n(exit {code})"
+        assert stopped or code in self.allowed, (
+            f"{self.page}: {command}\n{output}\n(exit {code})"
+        )
         assert stopped or until is None, (
             f"{until!r} was not printed by {command}\n{output}"
         )

@@ -37,6 +37,8 @@ def place_of(path: str) -> str:
     """Return where the copy of a repository's file lies in the site."""
     if (ROOT / path).is_dir():
         return f"files/{path}/index.txt"
+    if path.endswith(".ipynb"):
+        return f"files/{path}"
     return f"files/{path}.txt"
 
 

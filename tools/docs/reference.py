@@ -173,12 +173,14 @@ def plugins_of(registry: Registry, kind: Any, title: str) -> str:
 def table(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
     """Yield the rows of an options model."""
     needed = set(part.get("required", ()))
-    yield "| key | type | default | meaning |\n| --- | --- | --- | --- |"
+    yield "| key | meaning |\n| --- | --- |"
     for name, value in part["properties"].items():
-        shown = f"`{plain(value.get('default'))}`"
-        default = "(needed)" if name in needed else shown
         meaning = cell(value.get("description", ""))
-        yield f"| `{name}` | {type_of(value, schema)} | {default} | {meaning} |"
+        default = f"default `{plain(value.get('default'))}`"
+        if name in needed:
+            default = "needed"
+        kind = type_of(value, schema)
+        yield f"| `{name}` | {meaning}<br>*{kind}; {default}* |"
     yield ""
 
 
@@ -235,7 +237,8 @@ def plain(value: object) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text that ends with a full stop."""
+    """Return a text that begins and ends as a sentence does."""
+    text = text[:1].upper() + text[1:]
     return escaped(text if text.endswith((".", "!", "?")) else f"{text}.")
 
 
