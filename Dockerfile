@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The engine in a container: docs/how-to/docker.md
+# The engine in a container: docs/start/docker.md
 #   docker build -t neurovocal .
 # For computers with Intel and ARM processors (a Raspberry Pi with a 64-bit system):
 #   docker buildx build --platform linux/amd64,linux/arm64 -t neurovocal .
