@@ -235,7 +235,7 @@ class Session:
             start_new_session=True,
         ) as process:
             try:
-                self._wait_until_it_publishes(process)
+                self._wait_until_it_labels(process)
                 return self._run(block)
             finally:
                 if process.poll() is None:
@@ -245,12 +245,12 @@ class Session:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def _wait_until_it_publishes(self, process: subprocess.Popen[str]) -> None:
+    def _wait_until_it_labels(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("publishing on"):
+            if re.search(r"\d\.\d{3} s  ", line):  # the first label: all is running
                 break
         else:
             raise AssertionError(f"{process.args}: " + "".join(lines))
