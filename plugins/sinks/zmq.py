@@ -20,9 +20,9 @@ from neurovocal.engine import (
     StageError,
 )
 from neurovocal.engine.contracts.options import DAY_S
-from neurovocal.engine.contracts.types import ASKED_KINDS
+from neurovocal.engine.contracts.types import ASKED_KINDS, BULK_KINDS
 from neurovocal.engine.support.endpoints import TCP, parse_tcp
-from neurovocal.engine.wire.codec import encode
+from neurovocal.engine.wire.codec import encode, topic
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.discovery.announcement import (
     Announcement,
@@ -77,6 +77,7 @@ class ZmqOptions(Options):
 class ZmqSink:
     """Publishes at an XPUB socket, to which any SUB socket can connect.
 
+    Frames and other bulky messages are not encoded while nobody subscribes to them.
     Sending never blocks: a connection that does not read fills its own queue and then
     loses messages, without an effect on the others.
 
@@ -154,6 +155,8 @@ class ZmqSink:
         """Send a message to all subscribers of its topic; StageError if not open."""
         if self._socket is None:
             raise StageError("the ZeroMQ sink is not open")
+        if message.kind in BULK_KINDS and not self._is_wanted(message):
+            return
         publish_ms = None
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
@@ -162,6 +165,12 @@ class ZmqSink:
             self._socket.send_multipart(parts, flags=self._dontwait)
             self._sent += 1
             self._read_subscriptions()
+
+    def _is_wanted(self, message: Message) -> bool:
+        # A subscription that ZeroMQ has received is read here before it can matter.
+        with self._access.limits.busy():
+            self._read_subscriptions()
+        return self._subscribers.want(topic(message.kind, message.info.stream))
 
     def flush(self, timeout: float) -> None:
         """Read subscriptions: ZeroMQ sends by itself, and `close` lingers."""

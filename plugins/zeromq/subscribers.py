@@ -16,6 +16,9 @@ TOPICS_PER_S = 1024.0
 # Subscriptions of each connection that may wait in ZeroMQ; more wait in the network.
 MOST_WAITING = 10
 
+# Topics that are told apart; beyond, every topic counts as wanted.
+_MOST_TOPICS = 10_000
+
 _ANNOUNCEMENT = re.compile(re.escape(READY) + rb"([^/]{1,200})/(\d{1,3})/(\d{1,3})")
 _UNSUBSCRIBE, _SUBSCRIBE = b"\0", b"\1"
 
@@ -33,6 +36,9 @@ class Subscribers:
         self.subscriptions = 0
         self._announced: Counter[tuple[bytes, int, int]] = Counter()
         self._plain: set[str] = set()
+        self._topics: Counter[bytes] = Counter()  # beginnings of topics
+        self._are_topics_known = True
+        self._wanted: dict[bytes, bool] = {}
 
     @property
     def announced(self) -> int:
@@ -45,6 +51,14 @@ class Subscribers:
         """Number of connections that have subscribed and not announced themselves."""
         return len(self._plain)
 
+    def want(self, topic: bytes) -> bool:
+        """Return whether any subscription lets a topic through."""
+        wanted = self._wanted.get(topic)
+        if wanted is None:
+            wanted = not self._are_topics_known or topic.startswith(tuple(self._topics))
+            self._wanted[topic] = wanted
+        return wanted
+
     def count(self, frame: "zmq.Frame") -> None:
         """Count a subscription or its end; ignore any other message."""
         text = frame.bytes
@@ -56,6 +70,11 @@ class Subscribers:
 
     def _add(self, subject: bytes, connection: str) -> None:
         self.subscriptions += 1
+        self._topics[subject] += 1
+        self._wanted.clear()
+        if len(self._topics) > _MOST_TOPICS:
+            self._topics.clear()
+            self._are_topics_known = False
         announcement = _read(subject)
         if announcement is not None:
             self._announced[announcement] += 1
@@ -65,6 +84,10 @@ class Subscribers:
 
     def _remove(self, subject: bytes) -> None:
         self.subscriptions = max(0, self.subscriptions - 1)
+        self._wanted.clear()
+        self._topics[subject] -= 1
+        if self._topics[subject] <= 0:
+            del self._topics[subject]
         announcement = _read(subject)
         if announcement is not None:
             self._announced[announcement] -= 1

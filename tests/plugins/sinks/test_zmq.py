@@ -33,6 +33,7 @@ from neurovocal.engine.testing import check_sink
 from neurovocal.engine.wire import codec as wire
 from neurovocal.plugins.sinks import zmq as sink_zmq
 from neurovocal.plugins.sinks.zmq import ZmqOptions, ZmqSink, plugin
+from neurovocal.plugins.zeromq.subscribers import Subscribers
 
 PATIENCE_MS = int(PATIENCE_S * 1000)
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -403,3 +404,64 @@ def test_two_stages_with_one_port_are_refused() -> None:
 
 def test_every_kind_but_audio_is_published_by_default() -> None:
     assert ZmqSink.wants == set(KINDS.values()) - {"block", "trace"}
+
+
+def test_bulky_messages_are_encoded_while_someone_subscribes_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[str] = []
+
+    def encode(message: Message, *rest: Any) -> Any:
+        encoded.append(message.kind)
+        return wire.encode(message, *rest)
+
+    monkeypatch.setattr(sink_zmq, "encode", encode)
+    sink = build()
+    sink.open()
+    try:
+        sink.write(label(0))
+        sink.write(frames(0))
+        assert encoded == ["label"]
+        with Subscriber(sink.endpoint, ["frames"]) as subscriber:
+            until(lambda: (sink.flush(0.0), sink.stats()["subscribers"] == 1)[1])
+            for seq in (1, 2):
+                sink.write(frames(seq))
+            received = [subscriber.receive(PATIENCE_S) for _ in range(2)]
+            assert [each.seq for each in received if each] == [1, 2]
+        until(lambda: (sink.flush(0.0), sink.stats()["subscriptions"] == 0)[1])
+        sink.write(frames(3))
+        assert encoded == ["label", "frames", "frames"]
+    finally:
+        sink.close()
+
+
+@pytest.mark.parametrize(
+    ("subscription", "is_wanted"),
+    [
+        (b"", True),
+        (b"nv1/", True),
+        (b"nv1/frames/a", True),
+        (b"nv1/frames/ab", False),
+        (b"nv1/label/", False),
+    ],
+)
+def test_a_topic_is_wanted_that_begins_with_a_subscription(
+    subscription: bytes, is_wanted: bool
+) -> None:
+    subscribers = Subscribers()
+    topic = b"nv1/frames/a"
+    assert not subscribers.want(topic)
+    for _ in range(2):
+        subscribers.count(zmq.Frame(b"\1" + subscription))
+    assert subscribers.want(topic) is is_wanted
+    subscribers.count(zmq.Frame(b"\0" + subscription))
+    assert subscribers.want(topic) is is_wanted
+    subscribers.count(zmq.Frame(b"\0" + subscription))
+    assert not subscribers.want(topic)
+
+
+def test_more_topics_than_are_told_apart_are_all_wanted() -> None:
+    subscribers = Subscribers()
+    for number in range(10_001):
+        subscribers.count(zmq.Frame(b"\1nv1/label/%d" % number))
+    assert subscribers.want(b"nv1/frames/a")
