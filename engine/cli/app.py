@@ -9,12 +9,14 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
+from inspect import cleandoc
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -76,6 +78,11 @@ _COMMANDS = {
     "doctor": "diagnose:doctor",
     "support": "diagnose:support",
 }
+# A function up to the end of its docstring: its signature is one line, or indented
+# lines up to one that begins with the closing bracket.
+_DOCSTRING = re.compile(
+    r'def [^\n]*(?:(?:\n[ ][^\n]*)*\n\)[^\n]*)?:\n    """([^"\\]*)"""'
+)
 _GROUPS = {"bundle": "bundle:bundle_app", "keys": "keys:keys_app"}
 
 
@@ -143,7 +150,13 @@ def read_summary(point: EntryPoint) -> str | None:
     str or None
         None if the module has no source text or defines neither of them.
     """
-    for node in _statements_of(point.module):
+    source = _source_of(point.module)
+    # Its text alone is a tenth of the time, and nearly always enough.
+    start = source.find(f"\ndef {point.attr}(") + 1
+    function = _DOCSTRING.match(source, start) if start else None
+    if function is not None:
+        return cleandoc(function[1])
+    for node in ast.parse(source).body:
         match node:
             case ast.FunctionDef(name=point.attr):
                 return ast.get_docstring(node)
@@ -154,13 +167,13 @@ def read_summary(point: EntryPoint) -> str | None:
 
 
 @cache
-def _statements_of(module: str) -> list[ast.stmt]:
+def _source_of(module: str) -> str:
     try:
         spec = find_spec(module)
     except ImportError:
-        return []
+        return ""
     source = getattr(spec and spec.loader, "get_source", lambda name: None)
-    return ast.parse(source(module) or "").body
+    return source(module) or ""
 
 
 def load_command(point: EntryPoint) -> Any:
