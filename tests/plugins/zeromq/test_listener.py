@@ -13,8 +13,7 @@ from network.publishers import Engine
 from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.support.process import raise_handle_limit
-from neurovocal.plugins.zeromq import connection_limits
+from neurovocal.engine.support.platform import handle_limit, raise_handle_limit
 from neurovocal.plugins.zeromq.connection_limits import ConnectionLimits
 from neurovocal.plugins.zeromq.fair_queue import FairQueue, Rate
 from neurovocal.plugins.zeromq.listener import Listener
@@ -178,4 +177,4 @@ def test_the_limit_on_descriptors_is_raised_to_what_is_allowed() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert connection_limits._most_handles() == before[0]
+    assert handle_limit() == before[0]
