@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.contracts.bundle import Bundle
@@ -142,20 +143,23 @@ class Cost:
     stages : str
         What was run, in words.
     lane_us, bare_us : float
-        Medians over the rounds.
-    ratio : float
-        Median of lane / bare loop of each round.
+        Each stretch of 0.4 s at its fastest of all rounds: what other programs take
+        from the machine for a while does not count.
     parts_us : dict of str to float
-        Of each stage of the lane, and of the lane around them, with the time that
-        measuring them takes.
+        Of each stage of the lane, and of the lane around them: medians of the rounds,
+        with the time that measuring them takes.
     """
 
     tile: int
     stages: str
     lane_us: float
     bare_us: float
-    ratio: float
     parts_us: dict[str, float]
+
+    @property
+    def ratio(self) -> float:
+        """Cost of the lane as a multiple of that of the bare loop."""
+        return self.lane_us / self.bare_us
 
 
 class Pair:
@@ -185,8 +189,7 @@ class Pair:
         self._lane = self._built(perf_counter_ns)
         self._parts = self._built(thread_time_ns)
         self._bare = BareLoop(stages.bundle, tile, names)
-        self._lane_us: list[float] = []
-        self._bare_us: list[float] = []
+        self._rounds_us: list[NDArray[np.float64]] = []  # [n_stretches, 2] per frame
         self._parts_us: dict[str, list[float]] = {}
 
     def run(self, samples: Float32) -> None:
@@ -205,11 +208,9 @@ class Pair:
             self._run_all([pieces[i % count] for i in range(n_warm_up)])
         busy_ns = [stage.metrics.busy_ns for stage in self._parts.stages]
         n_frames = count * self.tile
-        lane_us, bare_us, rest_us = (
-            spent_ns / 1000 / n_frames for spent_ns in self._run_all(pieces)
-        )
-        self._lane_us.append(lane_us)
-        self._bare_us.append(bare_us)
+        spent_us = self._run_all(pieces) / 1000 / n_frames
+        self._rounds_us.append(spent_us[:, :2])
+        rest_us = float(spent_us[:, 2].sum())
         for stage, before in zip(self._parts.stages, busy_ns, strict=True):
             part_us = (stage.metrics.busy_ns - before) / 1000 / n_frames
             self._parts_us.setdefault(stage.plugin, []).append(part_us)
@@ -218,13 +219,12 @@ class Pair:
 
     def cost(self) -> Cost:
         """Return the medians of all rounds."""
-        rounds = zip(self._lane_us, self._bare_us, strict=True)
+        lane_us, bare_us = np.min(self._rounds_us, axis=0).sum(axis=0).tolist()
         return Cost(
             tile=self.tile,
             stages=self.stages,
-            lane_us=median(self._lane_us),
-            bare_us=median(self._bare_us),
-            ratio=median(lane_us / bare_us for lane_us, bare_us in rounds),
+            lane_us=lane_us,
+            bare_us=bare_us,
             parts_us={name: median(us) for name, us in self._parts_us.items()},
         )
 
@@ -234,12 +234,18 @@ class Pair:
             self._plan, info, 0, self._context, wants_frames=True, timer=timer
         )
 
-    def _run_all(self, pieces: list[Float32]) -> tuple[int, int, int]:
-        """Return the CPU time in ns of lane, bare loop and lane with timed parts."""
+    def _run_all(self, pieces: list[Float32]) -> NDArray[np.int64]:
+        """Measure lane, bare loop and lane with timed parts, in turn.
+
+        Returns
+        -------
+        int64[n_stretches, 3]
+            CPU time in ns.
+        """
         position, length = self._lane.position, self._bare.samples_per_call
         blocks = [Block(position + i * length, p) for i, p in enumerate(pieces)]
         columns = [np.ascontiguousarray(piece[:, 0]) for piece in pieces]
-        total_ns = np.zeros(3, np.int64)
+        spent_ns = []
         # In turn for short stretches: the machine's speed changes within a round.
         step = max(1, _STRETCH_FRAMES // self.tile)
         for first in range(0, len(blocks), step):
@@ -252,9 +258,8 @@ class Pair:
             times_ns.append(thread_time_ns())
             _drain(self._parts, blocks[part])
             times_ns.append(thread_time_ns())
-            total_ns += np.diff(times_ns)
-        lane_ns, bare_ns, parts_ns = total_ns.tolist()
-        return lane_ns, bare_ns, parts_ns
+            spent_ns.append(np.diff(times_ns))
+        return np.array(spent_ns)
 
 
 def _drain(lane: Lane, blocks: list[Block]) -> None:

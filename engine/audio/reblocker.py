@@ -48,6 +48,10 @@ class Reblocker:
                 f"block starts at {start}, expected {self._stop}: a source "
                 "must declare missing samples as a Gap"
             )
+        if stop == self._edge and start == self._start:
+            self._start = self._stop = stop
+            self._edge = stop + self.length
+            return [block]
         complete = []
         while self._edge <= stop:
             first, edge = self._start, self._edge

@@ -13,6 +13,7 @@ from neurovocal.engine.audio.near_misses import NearMisses
 from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.options import DAY_MS, Options, Order
 from neurovocal.engine.contracts.types import Mark, Offset, Onset
+from neurovocal.engine.support.compiled import Kernel
 
 # Marks come later by as much.
 _MINUTE_MS = 60_000.0
@@ -290,12 +291,13 @@ class Segmenter:
             part, first_of_part = scores[start:stop], first + start
             if self._near is not None:
                 self._add_near(first_of_part, part, is_near, marks)
-            above = part >= self.rules.off
-            if np.logical_or.reduce(above):
-                for begin, end in _runs(above):
-                    sample = self._sample(first_of_part + begin)
-                    self._add_silence(sample, marks)
-                    self._add_run(first_of_part + begin, sample, part[begin:end], marks)
+            on = self.rules.on
+            for begin, end, first_on in _runs(part, self.rules.off, on):
+                hop, sample = first_of_part + begin, self._sample(first_of_part + begin)
+                self._add_silence(sample, marks)
+                if self.rules.on != on:  # a segment ended, and other rules follow
+                    first_on = None
+                self._add_run(hop, sample, part[begin:end], first_on, marks)
             self._add_silence((first + stop) * self._hop + self._origin, marks)
         return marks
 
@@ -361,9 +363,19 @@ class Segmenter:
             self._finish(self._end + self.rules.post, False, marks)
 
     def _add_run(
-        self, hop: int, start: int, scores: NDArray[np.float64], marks: list[Mark]
+        self,
+        hop: int,
+        start: int,
+        scores: NDArray[np.float64],
+        first_on: int | None,
+        marks: list[Mark],
     ) -> None:
-        """Add a run of scores that reach `off`; cut it where segments end within it."""
+        """Add a run of scores that reach `off`; cut it where segments end within it.
+
+        `first_on` is the first of them that reaches `on`; -1 if none does, None if it
+        is not known.
+        """
+        on = self.rules.on
         if self._is_reported and start - self._end >= max(self.rules.gap_fill, 1):
             # The sound resumed within the buffer after the segment.
             self._finish(min(self._end + self.rules.post, start), False, marks)
@@ -377,11 +389,20 @@ class Segmenter:
         if start < self._ignored_until:
             skip = min(-(-(self._ignored_until - start) // self._hop), len(scores))
             hop, scores = hop + skip, scores[skip:]
+            first_on = None
+        if self.rules.on != on:
+            first_on = None
         while len(scores):
-            taken = self._extend(hop, scores, marks)
-            hop, scores = hop + taken, scores[taken:]
+            taken = self._extend(hop, scores, first_on, marks)
+            hop, scores, first_on = hop + taken, scores[taken:], None
 
-    def _extend(self, hop: int, scores: NDArray[np.float64], marks: list[Mark]) -> int:
+    def _extend(
+        self,
+        hop: int,
+        scores: NDArray[np.float64],
+        first_on: int | None,
+        marks: list[Mark],
+    ) -> int:
         """Extend the candidate; return the number of scores that belong to it."""
         if self._start is None:
             self._start = max(self._sample(hop), self._floor)
@@ -390,45 +411,42 @@ class Segmenter:
             self._is_rest = self._reached_on
             self._peak = 0.0
             self._loudest = -math.inf
-        count = self._remaining_scores(hop, scores)
+        if self._reached_on:
+            first_on = 0
+        elif first_on is None:
+            first_on = _first_from(scores, self.rules.on)
+        count = self._remaining_scores(hop, len(scores), first_on)
         if self._adapt is not None:
             loudest = float(np.maximum.reduce(scores[:count]))
             self._loudest = max(self._loudest, loudest)
         if not self._is_reported:
-            self._confirm(hop, scores[:count], marks)
+            self._confirm(hop, scores[:count], first_on, marks)
         self._end = (hop + count) * self._hop + self._origin
         if self._is_reported and self._end - self._start >= self._longest:
             self._finish(self._end, True, marks)
             self._continues = True
         return count
 
-    def _remaining_scores(self, hop: int, scores: NDArray[np.float64]) -> int:
+    def _remaining_scores(self, hop: int, n_scores: int, first_on: int) -> int:
         """Return how many scores the maximum duration leaves room for, at least 1."""
         if self.rules.max_duration is None or self._start is None:
-            return len(scores)
+            return n_scores
+        start = self._start
         if not self._reached_on:
             # Counting starts where sound begins, which is not known before `on`.
-            reached = scores >= self.rules.on
-            first_on = int(reached.argmax())
-            if not reached[first_on]:
-                return len(scores)
-            begin = self._sample(hop + first_on) - self.rules.lookback
-            start = max(self._start, begin)
-        else:
-            start = self._start
+            if first_on < 0:
+                return n_scores
+            start = max(start, self._sample(hop + first_on) - self.rules.lookback)
         last = start + self.rules.max_duration - self._origin
-        return min(max(-(-last // self._hop) - hop, 1), len(scores))
+        return min(max(-(-last // self._hop) - hop, 1), n_scores)
 
     def _confirm(
-        self, hop: int, scores: NDArray[np.float64], marks: list[Mark]
+        self, hop: int, scores: NDArray[np.float64], first_on: int, marks: list[Mark]
     ) -> None:
         """Report the onset at the first score at which it is certain."""
         assert self._start is not None
-        first_on = 0
         if not self._reached_on:
-            reached = scores >= self.rules.on
-            first_on = int(reached.argmax())
-            if not reached[first_on]:
+            if not 0 <= first_on < len(scores):
                 return
             self._reached_on = True
             self._start = max(
@@ -486,11 +504,61 @@ class Segmenter:
         self._start = None
 
 
-def _runs(above: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """``[start, stop)`` of each run of True."""
+def _runs(
+    scores: NDArray[np.float64], off: float, on: float
+) -> Iterable[tuple[int, int, int | None]]:
+    """Return the runs of scores that reach `off`.
+
+    Returns
+    -------
+    list of tuple
+        First score, end, and the first score within the run that reaches `on`, counted
+        from its beginning; -1 if none does, None if it was not sought.
+    """
+    kernel = _KERNEL.call
+    if kernel is not None:
+        return _compiled_runs(kernel, scores, off, on)
+    above = scores >= off
+    if not np.logical_or.reduce(above):
+        return []
     bounds = ((above[1:] != above[:-1]).nonzero()[0] + 1).tolist()
     if above[0]:
         bounds.insert(0, 0)
     if above[-1]:
         bounds.append(len(above))
-    return list(zip(bounds[::2], bounds[1::2], strict=True))
+    return [(*run, None) for run in zip(bounds[::2], bounds[1::2], strict=True)]
+
+
+def _first_from(scores: NDArray[np.float64], on: float) -> int:
+    """Return the first score that reaches `on`; -1 if none does."""
+    reached = scores >= on
+    first = int(reached.argmax())
+    return first if reached[first] else -1
+
+
+def _compiled_runs(
+    kernel: Callable[..., int], scores: NDArray[np.float64], off: float, on: float
+) -> list[tuple[int, int, int]]:
+    runs = np.empty((len(scores) // 2 + 1, 3), np.int64)
+    count = kernel(scores, off, on, runs)
+    found: list[tuple[int, int, int]] = runs[:count].tolist()  # lists of three
+    return found
+
+
+def _is_equal(kernel: Callable[..., int]) -> bool:
+    """Return whether the compiled kernel finds the runs that NumPy finds."""
+    scores = np.random.default_rng(0).uniform(0, 3, 500)
+    scores[100:200] += 1.0
+    scores[300] = np.nan
+    for part in (scores, scores[120:], scores[-1:]):
+        found = _compiled_runs(kernel, part, 1.5, 2.5)
+        expected = [
+            (start, stop, _first_from(part[start:stop], 2.5))
+            for start, stop, _ in _runs(part, 1.5, 2.5)
+        ]
+        if [tuple(run) for run in found] != expected:
+            return False
+    return True
+
+
+_KERNEL = Kernel("neurovocal.engine.audio.kernels", "find_runs", _is_equal)

@@ -34,6 +34,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
     StartInterrupted,
 )
+from neurovocal.engine.support.compiled import kernels_after
 from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.support.platform import raise_handle_limit
@@ -49,6 +50,8 @@ log = logging.getLogger("neurovocal")
 
 COMMANDS_GROUP = "neurovocal.commands"
 _LAST_WAIT_S = 2.0
+# Loading compiled kernels costs a second, which only longer commands get back.
+_KERNELS_AFTER_S = 10.0
 # Errors of paths that no file can have, as of arguments.
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
 _SETTINGS: dict[str, Any] = {
@@ -247,7 +250,8 @@ def main(args: list[str] | None = None) -> None:
         threading.excepthook = lambda failed: _show_traceback(
             failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback
         )
-    code = _run(args) or EXIT_CLEAN
+    with kernels_after(_KERNELS_AFTER_S):
+        code = _run(args) or EXIT_CLEAN
     interrupts.end_work(code)
     if args is None:
         try:

@@ -220,7 +220,12 @@ class EnergyDetector:
             self._interruption.end()
             self._has_audio = True
         self._stop = item.start + len(item.samples)
-        return self._marks(self._relative.push(*self._level.push(item)))
+        first, levels = self._level.push(item)
+        if self._trace.is_asked:
+            scores = self._relative.push(first, levels, with_references=True)
+        else:
+            scores = self._relative.push(first, levels)
+        return self._marks(scores)
 
     def flush(self) -> Iterable[Mark]:
         """Return the last marks at the end of the stream, truncating a segment."""
@@ -249,7 +254,9 @@ class EnergyDetector:
         """Process the levels that are held back and close the open segment."""
         if not self._has_audio:
             return []
-        marks = self._marks(self._relative.push(*self._level.flush()))
+        first, levels = self._level.flush()
+        asked = self._trace.is_asked
+        marks = self._marks(self._relative.push(first, levels, with_references=asked))
         marks += self._marks(self._relative.interrupt())
         marks += in_db(self._segmenter.close(self._stop))
         self._level.reset()
@@ -274,11 +281,15 @@ class EnergyDetector:
 
     def _add_trace(self, scores: list[tuple[int, NDArray[np.float64]]]) -> None:
         lowest = 10.0 ** (_LOWEST_SCORE_DB / 10)
-        for (first, ratios), floor in zip(
-            scores, self._relative.references, strict=True
-        ):
-            score_db = 10 * np.log10(np.maximum(ratios, lowest))
-            self._trace.add(first, score_db, *self._thresholds, _db(floor))
+        parts = iter(self._relative.references)
+        for _, ratios in scores:
+            taken = 0
+            while taken < len(ratios):
+                hop, count, floor = next(parts)
+                part = np.maximum(ratios[taken : taken + count], lowest)
+                taken += count
+                score_db = 10 * np.log10(part)
+                self._trace.add(hop, score_db, *self._thresholds, _db(floor))
 
 
 def in_db(marks: list[Mark]) -> list[Mark]:

@@ -1,11 +1,14 @@
 """Running quantiles of levels (noise floors), and levels divided by one."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine import Float32, Gap
+from neurovocal.engine.support.compiled import Kernel
 
 LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 # Of the levels of many bands.
@@ -49,6 +52,10 @@ class RunningQuantile:
         n_bins = round((HIGHEST_DB - LOWEST_DB) / STEP_DB)
         self._edges = 10.0 ** ((LOWEST_DB + STEP_DB * np.arange(1, n_bins)) / 10)
         self._n_bins = n_bins
+        # Of the compiled kernel, which must not know that two of them are the same.
+        self._rules = np.array(
+            [quantile, memory, least, -math.inf, LOWEST_DB, STEP_DB, 10.0, 10.0]
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -80,6 +87,49 @@ class RunningQuantile:
         share = (wanted - before) / float(self._counts[found])
         level_db = LOWEST_DB + STEP_DB * (found + share)
         self.value = max(10.0 ** (level_db / 10), self._least)
+
+    def follow(
+        self,
+        kernel: Callable[..., Any],
+        first: int,
+        levels: NDArray[np.float64],
+        every: int,
+        since: NDArray[np.float64],
+        n_since: int,
+        least: float,
+        ratios: NDArray[np.float64],
+    ) -> int:
+        """Write levels / value, with an update at each multiple of `every`, compiled.
+
+        Parameters
+        ----------
+        kernel : callable
+            `divide_levels`.
+        first : int
+            Hop of the first level.
+        levels : float64[n]
+        every : int
+            Hops between updates.
+        since : float64[every]
+            Levels since the last update; changed.
+        n_since : int
+            Their number.
+        least : float
+            Lower levels are left out of updates.
+        ratios : float64[n]
+            Gets the ratios.
+
+        Returns
+        -------
+        int
+            Number of levels since the last update.
+        """
+        self._rules[3] = least
+        n_since, self.value = kernel(
+            *(first, levels, every, since, n_since),
+            *(self._counts, self._edges, self._rules, self.value, ratios),
+        )
+        return n_since
 
 
 class BandFloors:
@@ -258,8 +308,9 @@ class RelativeLevel:
 
     Attributes
     ----------
-    references : list of float
-        What the parts that were last returned had been divided by, one number each.
+    references : list of tuple
+        First hop, number of levels and reference of the parts that were last returned,
+        if they had been asked for.
     """
 
     def __init__(
@@ -275,6 +326,8 @@ class RelativeLevel:
         self._prior_weight = prior_weight
         self._settle = settle
         self._every = every
+        # Of the compiled kernel: levels since the last update.
+        self._since = np.empty(every)
         self.reset()
 
     def reset(self) -> None:
@@ -286,7 +339,7 @@ class RelativeLevel:
         self._starts_silent = False
         self._has_noise = False  # the background is not digital silence
         self.settled = False
-        self.references: list[float] = []
+        self.references: list[tuple[int, int, float]] = []
         self._n_heard = 0  # from the first sound on, with a prior
         self._heard_silence = False
         if self._prior is not None:
@@ -294,35 +347,91 @@ class RelativeLevel:
             self.settled = True
 
     def push(
-        self, first: int, levels: NDArray[np.float64]
+        self, first: int, levels: NDArray[np.float64], *, with_references: bool = False
     ) -> list[tuple[int, NDArray[np.float64]]]:
-        """Return the ratios ``(first, float64[n])`` that these levels complete."""
-        ratios: list[tuple[int, NDArray[np.float64]]] = []
+        """Return the ratios ``(first, float64[n])`` that these levels complete.
+
+        Parameters
+        ----------
+        first : int
+            Hop of the first level.
+        levels : float64[n]
+        with_references : bool
+            Keep what they have been divided by, too.
+        """
         self.references = []
-        if not self.settled and self._n_held == 0:
+        ratios: list[tuple[int, NDArray[np.float64]]] = []
+        if not self.settled:
+            first, levels = self._push_unsettled(first, levels, ratios)
+        if len(levels) == 0:
+            return ratios
+        kernel = _KERNEL.call
+        # With a prior, the first levels decide what silence is.
+        is_simple = self._prior is None or self._has_noise
+        if kernel is None or with_references or not is_simple:
+            ratios.append((first, self._push_settled(first, levels)))
+        else:
+            ratios.append((first, self._push_compiled(kernel, first, levels)))
+        return ratios
+
+    def _push_unsettled(
+        self,
+        first: int,
+        levels: NDArray[np.float64],
+        ratios: list[tuple[int, NDArray[np.float64]]],
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Hold levels back; return those that come after the last one held."""
+        if self._n_held == 0:
             n_silent = _leading_silence(levels)
             if n_silent:
                 self._starts_silent = True
                 ratios.append((first, np.zeros(n_silent)))
-                self.references.append(self._reference.value)
+                self.references.append((first, n_silent, self._reference.value))
                 first, levels = first + n_silent, levels[n_silent:]
-        if not self.settled and len(levels):
-            if self._n_held == 0:
-                self._first_held = first
-            held = levels[: self._settle - self._n_held]
-            self._pending.append(held)
-            self._n_held += len(held)
-            if self._n_held == self._settle:
-                ratios += self._release()
-            first, levels = first + len(held), levels[len(held) :]
-        while len(levels):
-            part = levels[: self._every - first % self._every]
-            ratios.append((first, part / self._reference.value))
-            self.references.append(self._reference.value)
+        if len(levels) == 0:
+            return first, levels
+        if self._n_held == 0:
+            self._first_held = first
+        held = levels[: self._settle - self._n_held]
+        self._pending.append(held)
+        self._n_held += len(held)
+        if self._n_held == self._settle:
+            ratios += self._release()
+        return first + len(held), levels[len(held) :]
+
+    def _push_settled(
+        self, first: int, levels: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the ratios of all levels, and update the reference on its grid."""
+        ratios = np.empty(len(levels))
+        done = 0
+        while done < len(levels):
+            part = levels[done : done + self._every - first % self._every]
+            stop = done + len(part)
+            np.divide(part, self._reference.value, out=ratios[done:stop])
+            self.references.append((first, len(part), self._reference.value))
             self._pending.append(part)
-            first, levels = first + len(part), levels[len(part) :]
+            first, done = first + len(part), stop
             if first % self._every == 0:
                 self._update()
+        return ratios
+
+    def _push_compiled(
+        self, kernel: Callable[..., Any], first: int, levels: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the same as `_push_settled`, in one call."""
+        n_since = 0
+        for part in self._pending:
+            self._since[n_since : n_since + len(part)] = part
+            n_since += len(part)
+        ratios = np.empty(len(levels))
+        n_since = self._reference.follow(
+            kernel,
+            *(first, levels, self._every, self._since, n_since),
+            DIGITAL_SILENCE if self._has_noise else -math.inf,
+            ratios,
+        )
+        self._pending = [self._since[:n_since].copy()] if n_since else []
         return ratios
 
     def interrupt(self) -> list[tuple[int, NDArray[np.float64]]]:
@@ -341,8 +450,9 @@ class RelativeLevel:
             self._pending.append(np.full(self._settle, LOUDEST_BACKGROUND))
         self._update()
         self.settled = True
-        self.references.append(self._reference.value)
-        return [(self._first_held, held / self._reference.value)]
+        value = self._reference.value
+        self.references.append((self._first_held, len(held), value))
+        return [(self._first_held, held / value)]
 
     def _update(self) -> None:
         if self._pending:
@@ -370,3 +480,26 @@ def _leading_silence(levels: NDArray[np.float64]) -> int:
     """Count the levels before the first one that is not digital silence."""
     sounding = np.flatnonzero(levels >= DIGITAL_SILENCE)
     return int(sounding[0]) if len(sounding) else len(levels)
+
+
+def _is_equal(kernel: Callable[..., Any]) -> bool:
+    """Return whether the compiled kernel gives the bits of NumPy for noise."""
+    rng = np.random.default_rng(0)
+    levels = 10.0 ** rng.uniform(-15, 1, 3000)
+    for has_noise in (False, True):
+        plain, fast = (
+            RelativeLevel(RunningQuantile(0.1, 500.0, 1e-10), 1, 64) for _ in range(2)
+        )
+        for each in (plain, fast):
+            each.settled, each._has_noise = True, has_noise
+        for first in range(0, len(levels), 90):
+            part = levels[first : first + 90]
+            ratios = plain._push_settled(first, part)
+            if not np.array_equal(fast._push_compiled(kernel, first, part), ratios):
+                return False
+        if not np.array_equal(plain._reference._counts, fast._reference._counts):
+            return False
+    return True
+
+
+_KERNEL = Kernel("neurovocal.plugins.features.kernels", "divide_levels", _is_equal)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import Block, Event, Float32, Frames
 from neurovocal.engine.contracts.batches import ChannelFrames
-from neurovocal.plugins.features.spectrum import MEL_TILE
+from neurovocal.plugins.features.spectrum import MEL_TILE, log10
 
 if TYPE_CHECKING:
     from neurovocal.plugins.features.spectrogram import Spectrogram
@@ -143,10 +143,10 @@ class SpectrogramBatch:
         if mel is not None:
             _to_mel(power, mel, first, out)
             np.add(out, np.float32(1.0), out=out)
-            np.log10(out, out=out)
+            log10(out)
         if spectrogram._log_floor is not None:
             np.add(out, np.float32(spectrogram._log_floor), out=out)
-            np.log10(out, out=out)
+            log10(out)
         if spectrogram._scaling is not None:
             spectrogram._scaling.apply(out)
 
