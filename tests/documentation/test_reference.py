@@ -10,7 +10,7 @@ from repository import ROOT
 
 PAGES = sorted((*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"))
 TREE = command_tree()
-CALL = re.compile(r"(?<![\w/.-])neurovocal((?: +(?:\\\n)?\s*[^\s`|&;)#>]+)*)")
+CALL = re.compile(r"(?<![\w/.-])(?<!-u )neurovocal((?: +(?:\\\n)?\s*[^\s`|&;)#>]+)*)")
 CODE = re.compile(r"^(```+)(.*?)^[ ]*\1[ \t]*$|`([^`\n]+)`", re.S | re.M)
 
 

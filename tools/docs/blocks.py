@@ -43,6 +43,7 @@ REASONS = {
     "a person",
     "a second machine",
     "administrator rights",
+    "annotated data sets",
     "docker",
     "hours",
     "names of your own",

@@ -195,7 +195,8 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
         kind = "an AAC file"
     if kind is not None:
         raise AudioFileError(
-            f"'{path}' is {kind}, which cannot be read: convert it to WAV or FLAC"
+            f"'{path}' is {kind}, which cannot be read: convert it to WAV or FLAC "
+            "(ffmpeg -i FILE FILE.wav)"
         )
 
 
