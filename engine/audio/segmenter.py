@@ -518,6 +518,12 @@ def _runs(
     kernel = _KERNEL.call
     if kernel is not None:
         return _compiled_runs(kernel, scores, off, on)
+    return _plain_runs(scores, off)
+
+
+def _plain_runs(
+    scores: NDArray[np.float64], off: float
+) -> list[tuple[int, int, int | None]]:
     above = scores >= off
     if not np.logical_or.reduce(above):
         return []
@@ -554,7 +560,7 @@ def _is_equal(kernel: Callable[..., int]) -> bool:
         found = _compiled_runs(kernel, part, 1.5, 2.5)
         expected = [
             (start, stop, _first_from(part[start:stop], 2.5))
-            for start, stop, _ in _runs(part, 1.5, 2.5)
+            for start, stop, _ in _plain_runs(part, 1.5)
         ]
         if [tuple(run) for run in found] != expected:
             return False

@@ -1,5 +1,7 @@
 """Compiled kernels give the bits of NumPy, and are used only then."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -122,6 +124,20 @@ def test_events_are_the_same_with_and_without_kernels(
     # However blocks are cut, and if the kernels come while a stream runs.
     assert_same(lane_events([RATE], tile), expected)
     assert_same(lane_events(lengths, tile, loads_after=50), expected)
+
+
+def test_kernels_of_modules_that_are_imported_later_are_loaded_at_once() -> None:
+    pytest.importorskip("numba")
+    program = (
+        "from neurovocal.engine.support import compiled\n"
+        "compiled.load_kernels()\n"
+        "import neurovocal.plugins.detectors.energy\n"
+        "import neurovocal.plugins.features.spectrogram\n"
+        "assert len(compiled._kernels) >= 6\n"
+        "print([k.name for k in compiled._kernels if k.call is None])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert (done.stdout, done.stderr) == (b"[]\n", b"")
 
 
 def test_a_kernel_that_gives_other_bits_is_not_used() -> None:
