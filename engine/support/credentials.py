@@ -52,9 +52,7 @@ _QUOTED = {
     "'": "'\"'\"'",
 }
 
-_SECRET_KEYS = frozenset(
-    {"authorization", "password", "passwd", "secret", "token", "api_key"}
-)
+_SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key"})
 
 
 def hide_credentials(text: str) -> str:
@@ -86,15 +84,23 @@ def _hidden(secret: str) -> str:
 def without_credentials(data: Any) -> Any:
     """Return the data of a configuration with all credentials hidden."""
     if isinstance(data, dict):
-        return {
-            key: _hidden(value)
-            if str(key).lower() in _SECRET_KEYS and isinstance(value, str)
-            else without_credentials(value)
-            for key, value in data.items()
-        }
+        return {key: _without(str(key).lower(), value) for key, value in data.items()}
     if isinstance(data, list):
         return [without_credentials(value) for value in data]
     return hide_credentials(data) if isinstance(data, str) else data
+
+
+def _without(key: str, value: Any) -> Any:
+    """Return the value of a key with its credentials hidden."""
+    if key in _SECRET_KEYS and isinstance(value, str):
+        return _hidden(value)
+    if key == "headers" and isinstance(value, dict):
+        # Of HTTP: what they are called tells little about which hold a token.
+        return {
+            name: _hidden(each) if isinstance(each, str) else each
+            for name, each in value.items()
+        }
+    return without_credentials(value)
 
 
 class _Variables:

@@ -1,6 +1,7 @@
 """Daily summary of a journal, due once at a local time of day."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class DailySummary:
         Keeps the date of the last one.
     clock : Clock
         Gives UTC.
+    render : callable, optional
+        ``render(summary)`` returns the text to deliver in place of JSON.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class DailySummary:
         zone: tzinfo,
         file: StateFile,
         clock: Clock,
+        render: Callable[[Summary], str] | None = None,
     ) -> None:
+        self._render = render
         self._journal, self._station = journal, station
         self._at, self._zone = at, zone
         self._file, self._clock = file, clock
@@ -113,6 +118,8 @@ class DailySummary:
         )
         counted = summarize(self._journal, selection, by="hour", timezone=self._zone)
         name = id_of(SUMMARY, self._station, day.isoformat())
+        if self._render is not None:
+            return Outgoing(name, SUMMARY, "", self._render(counted).encode())
         body = {
             "id": name,
             "kind": SUMMARY,

@@ -5,7 +5,7 @@ import secrets
 import ssl
 from collections.abc import Iterator
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from neurovocal.engine import BuildContext, ConfigError, Message, Plugin
 from neurovocal.engine.contracts.options import OptionProblem
@@ -63,7 +63,7 @@ class MqttOptions(DeliveryOptions):
     counted."""
     user: str | None = Field(default=None, min_length=1)
     """Name for the broker."""
-    password: str | None = Field(default=None, min_length=1)
+    password: SecretStr | None = None
     """Password, such as `${MQTT_PASSWORD}`."""
     password_file: str | None = Field(default=None, min_length=1)
     """File that holds the password instead."""
@@ -241,7 +241,9 @@ class MqttSink:
     def _broker(self) -> Broker:
         options = self._options
         host, port = parse_address(options.broker, binds=False)
-        password = options.password
+        password = None
+        if options.password is not None:
+            password = options.password.get_secret_value()
         if options.password_file is not None:
             password = read_secret(options.password_file, "password_file")
         return Broker(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from neurovocal.engine import BuildContext, ConfigError, Message, Options, Plugin
 from neurovocal.engine.contracts.options import OptionProblem
@@ -41,6 +41,7 @@ from neurovocal.plugins.zeromq.endpoint import is_loopback
 
 _NAME = "webhook"
 _BATCH = 16
+_SHORTEST_SECRET = 8
 _MOST_LISTED = 10_000
 _REFUSED_END = ".refused.jsonl"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -61,10 +62,11 @@ class WebhookOptions(DeliveryOptions):
     token from the environment."""
     journal: str = Field(min_length=1)
     """File of the `journal` sink whose events are delivered."""
-    headers: dict[str, str] = {}
+    headers: dict[str, SecretStr] = {}
     """Further headers, such as `Authorization: "Bearer ${TOKEN}"`."""
-    secret: str | None = Field(default=None, min_length=8)
-    """Key of the signature, such as `${WEBHOOK_SECRET}`; `whsec_...` is base64."""
+    secret: SecretStr | None = None
+    """Key of the signature, of 8 characters or more, such as `${WEBHOOK_SECRET}`;
+    `whsec_...` is base64."""
     secret_file: str | None = Field(default=None, min_length=1)
     """File that holds the key instead."""
     ca_file: str | None = Field(default=None, min_length=1)
@@ -176,12 +178,10 @@ class WebhookSink:
 
     def _endpoint(self) -> Endpoint:
         options = self._options
-        secret = options.secret
-        if options.secret_file is not None:
-            secret = read_secret(options.secret_file, "secret_file")
+        secret = _secret_of(options)
         return Endpoint(
             url=_parsed(options.url),
-            headers=options.headers,
+            headers=_plain(options.headers),
             secret=None if secret is None else key_of(secret),
             ca_file=None if options.ca_file is None else str(at_home(options.ca_file)),
             timeout_s=options.timeout_s,
@@ -248,9 +248,9 @@ def _problems(options: WebhookOptions, context: BuildContext) -> Iterator[str]:
         yield from _plain_problems(options, url)
     yield from _header_problems(options)
     try:
-        secret = options.secret
-        if options.secret_file is not None:
-            secret = read_secret(options.secret_file, "secret_file")
+        secret = _secret_of(options)
+        if secret is not None and len(secret) < _SHORTEST_SECRET:
+            raise ValueError(f"it has fewer than {_SHORTEST_SECRET} characters")
         key_of(secret or "")
     except ConfigError as error:
         yield OptionProblem("secret_file", str(error))
@@ -258,6 +258,17 @@ def _problems(options: WebhookOptions, context: BuildContext) -> Iterator[str]:
         yield f"the secret cannot be used: {error}"
     if options.ca_file is not None and not at_home(options.ca_file).is_file():
         yield OptionProblem("ca_file", f"ca_file '{options.ca_file}' does not exist")
+
+
+def _plain(headers: dict[str, SecretStr]) -> dict[str, str]:
+    return {name: value.get_secret_value() for name, value in headers.items()}
+
+
+def _secret_of(options: WebhookOptions) -> str | None:
+    """Return the secret; ConfigError if its file cannot be read."""
+    if options.secret_file is not None:
+        return read_secret(options.secret_file, "secret_file")
+    return None if options.secret is None else options.secret.get_secret_value()
 
 
 def _plain_problems(options: WebhookOptions, url: SplitResult) -> Iterator[str]:
@@ -272,7 +283,7 @@ def _plain_problems(options: WebhookOptions, url: SplitResult) -> Iterator[str]:
 
 
 def _header_problems(options: WebhookOptions) -> Iterator[str]:
-    for name, value in options.headers.items():
+    for name, value in _plain(options.headers).items():
         shown = shortened(plain(name))
         if _TOKEN.fullmatch(name) is None:
             yield OptionProblem("headers", f"'{shown}' is no name of a header")

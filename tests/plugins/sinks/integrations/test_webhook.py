@@ -25,6 +25,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Gap
+from neurovocal.engine.support.credentials import without_credentials
 from neurovocal.engine.testing import check_sink
 from neurovocal.plugins.sinks.integrations.webhook.sink import WebhookOptions, plugin
 
@@ -308,6 +309,15 @@ def test_secrets_are_in_no_text(tmp_path, quiet, monkeypatch):
     assert not any(word in texts for word in ("T0KEN", "s3cretive", "x1y2z3"))
 
 
+def test_headers_are_hidden_in_the_configuration_that_a_journal_keeps():
+    headers = {"X-Api-Key": "x1y2z3", "Authorization": "Bearer ${TOKEN}"}
+    kept = without_credentials({"options": {"headers": headers}})
+    assert kept["options"]["headers"] == {
+        "X-Api-Key": "***",
+        "Authorization": "Bearer ${TOKEN}",
+    }
+
+
 def test_events_that_retention_removed_are_counted(tmp_path, quiet):
     path = tmp_path / "j"
     receiver = HttpReceiver()
@@ -416,6 +426,7 @@ sinks:
         ({"headers": {"X": "a\nb"}}, "holds a character"),
         ({"secret_file": "missing"}, "cannot be read"),
         ({"secret": "whsec_????"}, "no base64"),
+        ({"secret": "s3cret"}, "fewer than 8 characters"),
         ({"ca_file": "missing"}, "does not exist"),
         ({"timezone": "Mars/Olympus", "summary_at": "07:00"}, "is not known here"),
         (
@@ -433,6 +444,7 @@ def test_mistakes_are_found_before_anything_is_sent(tmp_path, options, sentence)
     context = BuildContext(SystemClock(), "r", config_text=text)
     (problem,) = plugin.check(checked, context)
     assert sentence in problem
+    assert options.get("secret", "?") not in problem
 
 
 def test_bulky_kinds_and_times_that_are_none_are_refused(tmp_path):
