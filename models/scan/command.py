@@ -1,6 +1,7 @@
 """``neurovocal scan``: label whole archives into one Parquet data set."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from neurovocal.plugins.sources.audio_files.start_time import zone_of
 # Frames per network call: nobody waits for a label here, and large tiles are cheap.
 _TILE = 250
 _MIB = 1 << 20
+# Of the classifier: provisional labels and forecasts are for those who listen live.
+_OFFLINE = {"provisional": False, "forecast": False, "prior": "none"}
 _CHANGED = (
     "it changed since it was labelled: its rows are those of the earlier content; scan "
     "it into a new folder"
@@ -118,7 +121,7 @@ def scan(
     of workers, byte for byte.
     """
     require_dask()
-    job = _job(bundle, config, channels, timezone, station)
+    job = make_job(bundle, config, channels, timezone, station)
     settings = {**job.provenance, "task_mib": task_size}
     typer.echo("listing recordings ...", err=True)
     inputs = find_inputs(recordings)
@@ -218,7 +221,7 @@ def _tell(results: Results, counts: Counts, stopped: str | None) -> int:
     return EXIT_RUNTIME if not_whole else EXIT_CLEAN
 
 
-def _job(
+def make_job(
     bundle: str | None,
     config: str | None,
     channels: str | None,
@@ -255,7 +258,7 @@ def _job(
             data["models"] = [
                 {
                     "plugin": "classifier",
-                    "options": {"provisional": False},
+                    "options": {**_OFFLINE},
                     "on_error": "fail",
                 }
             ]
@@ -274,7 +277,19 @@ def _job(
         "timezone": timezone,
         "station": station,
     }
-    return Job(data, str(base), files, numbers, timezone, station, versions, provenance)
+    text = json.dumps([provenance, versions, str(base)], sort_keys=True)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return Job(
+        digest,
+        data,
+        str(base),
+        files,
+        numbers,
+        timezone,
+        station,
+        versions,
+        provenance,
+    )
 
 
 def _config_of(config: str | None) -> tuple[dict[str, Any], Path]:

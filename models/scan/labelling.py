@@ -1,11 +1,10 @@
 """Labelling of recordings in a worker process: stages are built once, then reused."""
 
 import atexit
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,8 +65,11 @@ class Job:
 
     ``config`` holds tile, detector and models of a configuration, ``base`` the folder
     that its paths start from, ``files`` the content of the bundle's files by name,
-    ``versions`` those of the libraries that a worker must have.
+    ``versions`` those of the libraries that a worker must have. ``digest`` is the key
+    under which a worker keeps what it has built for the job.
     """
+
+    digest: str
 
     config: Mapping[str, Any]
     base: str
@@ -76,13 +78,7 @@ class Job:
     timezone: str | None
     station: str | None
     versions: Mapping[str, str]
-    provenance: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """Key of the job: the sha256 of all that it holds."""
-        text = repr([getattr(self, name) for name in self.__slots__])
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    provenance: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

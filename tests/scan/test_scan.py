@@ -16,7 +16,7 @@ from processes.failing_disks import no_file_above
 from neurovocal.engine import ConfigError
 from neurovocal.models.scan import results as results_module
 from neurovocal.models.scan.cluster import WorkerKilledError
-from neurovocal.models.scan.command import _job
+from neurovocal.models.scan.command import make_job
 from neurovocal.models.scan.labelling import Job, Task
 from neurovocal.models.scan.recordings import Input, find_inputs, station_of
 from neurovocal.models.scan.results import Results
@@ -52,7 +52,7 @@ class Scans:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Scans:
     folder = tmp_path_factory.mktemp("scan")
     bundle = make_tiny_bundle(folder / "bundle", rnn_rbm=False)
-    job = _job(str(bundle), None, None, None, None)
+    job = make_job(str(bundle), None, None, None, None)
     return Scans(make_archive(folder / "archive"), job)
 
 

@@ -12,8 +12,13 @@ from bundles.tone_dataset import RATE, song
 from neurovocal.models.scan.labelling import Done, Job, Task, run_task
 
 
-def make_archive(folder: Path, n_days: int = 2, n_stations: int = 2) -> Path:
-    """Write two recordings a day of each station; the second ends after midnight."""
+def make_archive(
+    folder: Path, n_days: int = 2, n_stations: int = 2, repeat: int = 1
+) -> Path:
+    """Write two recordings a day of each station; the second ends after midnight.
+
+    Each holds two seconds of tones, `repeat` times.
+    """
     rng = np.random.default_rng(0)
     for station in range(n_stations):
         for day in range(n_days):
@@ -22,7 +27,7 @@ def make_archive(folder: Path, n_days: int = 2, n_stations: int = 2) -> Path:
                 name = f"ST{station}_2021051{day}_{time}.wav"
                 path = folder / f"ST{station}" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, samples, RATE, subtype="FLOAT")
+                soundfile.write(path, np.tile(samples, repeat), RATE, subtype="FLOAT")
     return folder
 
 
