@@ -181,6 +181,11 @@ detector: $(DEV_ENV)/.done  ## Train the detector network that ships again, from
 clean:  ## Remove environments and caches
 	rm -rf $(RUN_ENV) $(DEV_ENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+ARCHIVE ?= 4
+bench-scale: $(DEV_ENV)/.done  ## Label an archive of ARCHIVE hours on 1 and 2 cores; measure and simulate the scheduler's load
+	$(DEV_ENV)/bin/python bench/scale/scan_speed.py --hours $(ARCHIVE)
+	$(DEV_ENV)/bin/python bench/scale/scheduler_load.py
+
 LANES ?= 8
 MINUTES ?= 10
 bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES; count lost samples

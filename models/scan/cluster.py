@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
@@ -55,6 +55,8 @@ class Cluster:
         What is done to every recording.
     """
 
+    work: Callable[[Job, Task], Done] = staticmethod(run_task)
+
     def __init__(self, client: Any, job: Job) -> None:
         self._client = client
         # A task of its own, so that workers get it once, and again if one is killed.
@@ -76,7 +78,7 @@ class Cluster:
     def submit(self, task: Task) -> None:
         """Let a worker run a task."""
         future = self._client.submit(
-            run_task, self._job, task, key=f"scan-{task.name}", pure=False
+            self.work, self._job, task, key=f"scan-{task.name}", pure=False
         )
         self._running[future.key] = future, task
         future.add_done_callback(self._finished.put)

@@ -36,7 +36,7 @@ from neurovocal.models.scan.scan import Counts, make_tasks, run_tasks
 from neurovocal.plugins.sources.audio_files.start_time import zone_of
 
 # Frames per network call: nobody waits for a label here, and large tiles are cheap.
-_TILE = 250
+_TILE = 500
 _MIB = 1 << 20
 # Of the classifier: provisional labels and forecasts are for those who listen live.
 _OFFLINE = {"provisional": False, "forecast": False, "prior": "none"}

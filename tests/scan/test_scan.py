@@ -66,7 +66,7 @@ def expected(scans: Scans, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_are_those_of_label(scans, expected, tmp_path):
     config = tmp_path / "tile.yaml"
     config.write_text(
-        "version: 1\ntile: 250\nsource: {plugin: file, options: {path: x.wav}}\n"
+        "version: 1\ntile: 500\nsource: {plugin: file, options: {path: x.wav}}\n"
         "sinks: [{plugin: jsonl, options: {path: x.jsonl}}]\n"
     )
     bundle = scans.archive.parent / "bundle"
@@ -227,7 +227,7 @@ def test_a_task_that_kills_its_workers_is_cut_to_single_recordings(scans, tmp_pa
 def test_other_options_are_refused(scans, tmp_path):
     scans.run(tmp_path / "out")
     other = Results(tmp_path / "out", {**scans.job.provenance, "tile": 8})
-    with pytest.raises(ConfigError, match="tile 250, and now it is 8"):
+    with pytest.raises(ConfigError, match="tile 500, and now it is 8"):
         other.open()
 
 
