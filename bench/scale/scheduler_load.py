@@ -1,10 +1,12 @@
 """Load of a Dask scheduler by a scan: CPU a task, and a simulation of large clusters.
 
-A scheduler and workers run as processes of their own and get tasks of the size that a
-scan submits, with nothing to do, through the code of `neurovocal scan`. The CPU seconds
-of the scheduler, divided by the number of tasks, are its service time. A simulation of
-one queue in front of a single server then tells what part of the workers a scheduler
-keeps busy, by the length of tasks and the number of workers.
+A scheduler runs as a process of its own, and so do workers, all in one process. They
+get tasks of the size that a scan submits, with nothing to do, through the code of
+`neurovocal scan`. The CPU seconds of the scheduler, less those that heartbeats take,
+are its service time for a task. So are those of the program that submits and receives
+tasks, with the time in which it brings a result to the disk. A simulation of one queue
+in front of a single server tells what part of the workers either keeps busy, by the
+length of tasks and the number of workers.
 
     .venv/bin/python bench/scale/scheduler_load.py --tasks 4000
 """
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from neurovocal.models.scan.cluster import Cluster
 from neurovocal.models.scan.command import make_job
 from neurovocal.models.scan.labelling import Done, Job, Task
 from neurovocal.models.scan.recordings import Input
+from neurovocal.models.scan.results import Results
 from neurovocal.models.scan.tables import RecordingRow
 
 N_RECORDINGS = 12  # of a task: minutes of 48 kHz in 64 MiB
@@ -63,6 +67,19 @@ def tasks(n_tasks: int) -> list[Task]:
     ]
 
 
+WORKERS = """
+import asyncio, sys
+from distributed import Worker
+
+async def main():
+    workers = [Worker(sys.argv[1], nthreads=1) for _ in range(int(sys.argv[2]))]
+    await asyncio.gather(*workers)
+    await asyncio.gather(*(worker.finished() for worker in workers))
+
+asyncio.run(main())
+"""
+
+
 def measure(n_tasks: int, n_workers: int) -> dict[str, float]:
     """Run empty tasks on a scheduler of its own; return CPU seconds a task."""
     import distributed
@@ -70,54 +87,91 @@ def measure(n_tasks: int, n_workers: int) -> dict[str, float]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    python = [sys.executable, "-m"]
-    command = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     quiet: dict[str, Any] = {"stdout": -3, "stderr": -3, "env": env}
     started = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            begin = [*command, "--port", str(port), "--no-dashboard"]
-            started.append(subprocess.Popen(begin, cwd=folder, **quiet))
-            worker = [*python, "distributed.cli.dask_worker", address, "--no-nanny"]
-            options = ["--nthreads", "1", "--no-dashboard"]
-            started += [
-                subprocess.Popen([*worker, *options], cwd=folder, **quiet)
-                for _ in range(n_workers)
-            ]
+            scheduler = subprocess.Popen(command, cwd=folder, **quiet)
+            started.append(scheduler)
+            host = [sys.executable, "-c", WORKERS, address, str(n_workers)]
+            started.append(subprocess.Popen(host, cwd=folder, **quiet))
             client = distributed.Client(address, timeout=60)
             client.wait_for_workers(n_workers)
             job = make_job(None, None, None, None, None)
             cluster = EmptyCluster(client, job)
-            run(cluster, tasks(50))  # imports and connections
-            before = [cpu_s(process.pid) for process in started]
-            own, begun = time.process_time(), time.perf_counter()
-            run(cluster, tasks(n_tasks + 50)[50:])
+            run(cluster, tasks(200), n_workers)  # imports and connections
+            begun, before = time.perf_counter(), cpu_s(scheduler.pid)
+            time.sleep(20.0)
+            idle = (cpu_s(scheduler.pid) - before) / (time.perf_counter() - begun)
+            own, before = time.process_time(), cpu_s(scheduler.pid)
+            begun = time.perf_counter()
+            run(cluster, tasks(n_tasks + 200)[200:], n_workers)
             seconds = time.perf_counter() - begun
             own = time.process_time() - own
-            after = [cpu_s(process.pid) for process in started]
-            time.sleep(10.0)  # heartbeats alone
-            idle = cpu_s(started[0].pid) - after[0]
+            used = cpu_s(scheduler.pid) - before - idle * seconds
             client.close()
         finally:
             for process in started:
                 process.kill()
                 process.wait()
-    used = [b - a for a, b in zip(before, after, strict=True)]
+    commit, resume = disk_s(job)
     return {
-        "scheduler_s": used[0] / n_tasks,
+        "scheduler_s": used / n_tasks,
         "client_s": own / n_tasks,
-        "worker_s": sum(used[1:]) / n_tasks,
+        "heartbeat_s": idle / (n_workers / interval_s(n_workers)),
         "tasks_a_second": n_tasks / seconds,
-        "heartbeat_s": idle / (10.0 * n_workers / 0.5),
+        "commit_s": commit,
+        "resume_s": resume,
     }
 
 
-def run(cluster: Cluster, todo: list[Task]) -> None:
+def interval_s(n_workers: int) -> float:
+    """Return the time between two heartbeats of a worker, by distributed's rule."""
+    for most, seconds in ((10, 0.5), (49, 1.0), (199, 2.0)):
+        if n_workers <= most:
+            return seconds
+    return n_workers / HEARTBEATS + 1
+
+
+def memory_bytes(n_recordings: int = 50_000) -> float:
+    """Return the bytes that the program holds for each recording of an archive."""
+    tracemalloc.start()
+    held = [
+        each for task in tasks(n_recordings // N_RECORDINGS) for each in task.inputs
+    ]
+    finished = {each.name: each.version for each in held}
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(finished)
+
+
+def disk_s(job: Job, n_tasks: int = 100) -> tuple[float, float]:
+    """Return the wall seconds in which a task's result is written, and read again."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Results(Path(folder, "out"), job.provenance)
+        results.open()
+        done = [nothing(job, task) for task in tasks(n_tasks)]
+        begun = time.perf_counter()
+        for each in done:
+            results.commit(each)
+        commit = time.perf_counter() - begun
+        results.close()
+        again = Results(results.folder, job.provenance)
+        begun = time.perf_counter()
+        again.open()
+        read = time.perf_counter() - begun
+        again.close()
+    return commit / n_tasks, read / n_tasks
+
+
+def run(cluster: Cluster, todo: list[Task], n_workers: int) -> None:
     """Submit tasks as a scan does, and wait for all of them."""
     waiting = iter(todo)
     while True:
-        while cluster.running < 9:
+        while cluster.running < 2 * n_workers + 1:
             if (task := next(waiting, None)) is None:
                 break
             cluster.submit(task)
@@ -144,62 +198,58 @@ def busy_share(n_workers: int, task_s: float, service_s: float) -> float:
         Time that the scheduler needs for a task, with its share of heartbeats.
     """
     rng = random.Random(0)
-    until = 10 * task_s + n_workers * service_s * 3
-
-    def length() -> float:
-        return max(0.1 * task_s, rng.gauss(task_s, task_s / 3))
-
-    # (time, worker): the end of a task. Each worker has one task that waits with it.
+    # Rounds of all workers; the first half is left out.
+    until = 8 * max(task_s, n_workers * service_s)
+    # The end of a task and its worker, which has the next task already.
     ends = [(rng.random() * task_s, worker) for worker in range(n_workers)]
     heapq.heapify(ends)
-    next_ready = [0.0] * n_workers
+    arrived = [0.0] * n_workers  # when the task after the next one is there
     free, worked = 0.0, 0.0
-    while ends and ends[0][0] < until:
+    while ends[0][0] < until:
         now, worker = heapq.heappop(ends)
-        begin = max(now, next_ready[worker])
+        begin = max(now, arrived[worker])
         free = max(free, now) + service_s
-        next_ready[worker] = free  # when the task after the next one has arrived
-        took = length()
-        worked += min(took, max(0.0, until - begin))
-        heapq.heappush(ends, (begin + took, worker))
-    return worked / (until * n_workers)
+        arrived[worker] = free
+        end = begin + max(0.1 * task_s, rng.gauss(task_s, task_s / 3))
+        worked += max(0.0, min(end, until) - max(begin, until / 2))
+        heapq.heappush(ends, (end, worker))
+    return worked / (until / 2 * n_workers)
 
 
 def main() -> None:
     """Measure and simulate, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=4000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=40)
     arguments = parser.parse_args()
     found = measure(arguments.tasks, arguments.workers)
     print(f"{arguments.tasks} empty tasks, {arguments.workers} workers")
-    print("| CPU a task | ms |")
-    print("| --- | --- |")
+    print("| each task | ms |\n| --- | --- |")
     for key, name in (
-        ("scheduler_s", "scheduler"),
-        ("client_s", "program"),
-        ("worker_s", "worker"),
-        ("heartbeat_s", "scheduler, a heartbeat of a worker"),
+        ("scheduler_s", "scheduler, CPU"),
+        ("client_s", "program, CPU"),
+        ("commit_s", "result to this disk, wall"),
+        ("resume_s", "result read by the run that continues, wall"),
+        ("heartbeat_s", "(a heartbeat of a worker: scheduler, CPU, at most)"),
     ):
         print(f"| {name} | {found[key] * 1e3:.2f} |")
-    print(
-        f"\n{found['tasks_a_second']:.0f} tasks a second here, all processes together"
-    )
-    # The program and the scheduler are two processes: the slower one is the limit.
-    task_s = max(found["scheduler_s"], found["client_s"])
-    lengths = (2.8, 11.0, 45.0)
-    print("\n| workers | " + " | ".join(f"tasks of {s:g} s" for s in lengths) + " |")
-    print("| --- |" + " --- |" * len(lengths))
-    for n_workers in (100, 1000, 2000, 5000, 10_000, 20_000):
-        cells = []
-        for length in lengths:
-            interval = 0.5 if n_workers <= 10 else n_workers / HEARTBEATS + 1
-            beats = n_workers / interval * found["heartbeat_s"]
-            service_s = task_s / max(1e-3, 1 - beats)
-            load = n_workers / length * service_s
-            busy = busy_share(n_workers, length, service_s)
-            cells.append(f"{busy:.0%} (load {load:.0%})")
-        print(f"| {n_workers} | " + " | ".join(cells) + " |")
+    print(f"\n{found['tasks_a_second']:.0f} tasks a second with all processes here")
+    print(f"{memory_bytes():.0f} bytes of memory for each recording of the archive")
+    lengths = (3.0, 12.0, 48.0)
+    for name, task_s, beat_s in (
+        ("scheduler", found["scheduler_s"], found["heartbeat_s"]),
+        ("program that writes", found["client_s"] + found["commit_s"], 0.0),
+    ):
+        heads = " | ".join(f"tasks of {length:g} s" for length in lengths)
+        print(f"\n| {name} | {heads} |")
+        print("| --- |" + " --- |" * len(lengths))
+        for n_workers in (100, 1000, 2000, 5000, 10_000):
+            beats = n_workers / interval_s(n_workers) * beat_s
+            service_s = task_s / max(0.01, 1 - beats)
+            cells = [
+                f"{busy_share(n_workers, length, service_s):.0%}" for length in lengths
+            ]
+            print(f"| {n_workers} workers | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Dask cluster of a scan: processes on this machine, or any scheduler that runs."""
 
+import atexit
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -187,6 +188,9 @@ def _same(job: Job) -> Job:
 
 
 def _quiet() -> None:
-    """Keep Dask's log of workers that come and go from the terminal."""
+    """Keep Dask's log of workers, and its errors at the exit, from the terminal."""
     for name in ("distributed", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Clusters are closed here; one whose start was interrupted would fail at the exit.
+    spec = import_module("distributed.deploy.spec")
+    atexit.unregister(spec.close_clusters)
