@@ -92,6 +92,9 @@ CUTS ?= 100
 bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times; count what a subscriber loses
 	$(DEV_ENV)/bin/python bench/reliability/resume.py --cuts $(CUTS)
 
+bench-away: $(DEV_ENV)/.done  ## Take a broker and a web service away for a minute; compare what they got with the journal
+	$(DEV_ENV)/bin/python bench/reliability/outputs/away.py
+
 STALLED ?= 10
 bench-stall: $(DEV_ENV)/.done  ## Stop a subscriber for STALLED minutes beside one that reads
 	$(DEV_ENV)/bin/python bench/reliability/stall.py --minutes $(STALLED)

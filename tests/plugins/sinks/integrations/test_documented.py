@@ -10,7 +10,8 @@ from repository import ROOT
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.located_yaml import parse_located
 
-PAGES = sorted((ROOT / "docs" / "connect").glob("*.md"))
+NAMES = ("daily", "lsl", "mqtt", "osc", "prometheus", "stations", "webhook")
+PAGES = [ROOT / "docs" / "connect" / f"{name}.md" for name in NAMES]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
     for page in PAGES
