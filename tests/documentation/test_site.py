@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser.chromium import DESKTOP, PHONE, chromium
+from processes.waiting import PATIENCE_S
 from repository import ROOT
 
 DOCS = ROOT / "docs"
@@ -70,28 +72,57 @@ def anchors(text: str) -> set[str]:
     }
 
 
-def test_the_site_builds_strictly_and_asks_no_server(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mkdocs",
-            "build",
-            "--strict",
-            "-q",
-            "-d",
-            str(tmp_path),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.timeout(600)
+def test_the_site_asks_no_server(site: Path) -> None:
+    """The site, which was built strictly: each internal link and anchor holds."""
     loads = re.compile(
         r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"?(https?:)?//"
     )
-    for page in tmp_path.rglob("*.html"):
+    for page in site.rglob("*.html"):
         found = loads.search(page.read_text(encoding="utf-8"))
         assert found is None, f"{page}: {found and found[0]}"
+
+
+def test_the_readme_says_what_and_why_on_one_screen() -> None:
+    """Up to its links it fits a terminal of 80 columns and 50 lines."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Read on")[0]
+    shown = re.sub(r"<!--.*?-->\n", "", text)
+    shown = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"\1", shown)
+    lines = shown.splitlines()
+    assert len(lines) <= 50
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=True,
+    )
+    return folder
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_page_opened_as_a_file_is_searched_and_shows_equations(
+    site: Path, size: dict[str, int]
+) -> None:
+    with chromium() as browser:
+        page = browser.new_page(viewport=size)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "explanation" / "rnn-rbm.html").as_uri())
+        assert page.locator("math").count() > 20
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0
+        if size is PHONE:
+            page.locator("label[for=__search].md-header__button").click()
+        page.locator("input.md-search__input").click()
+        page.keyboard.type("refractory")
+        found = page.locator(".md-search-result__item").first
+        found.wait_for(timeout=PATIENCE_S * 1000)
+        assert "loop" in page.locator(".md-search-result__list").inner_text().lower()
+        assert all(not each.startswith("http") for each in asked)

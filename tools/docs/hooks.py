@@ -105,7 +105,10 @@ def on_page_content(html: str, page: Page, **_: object) -> str:
 
     def math(match: re.Match[str]) -> str:
         latex, display = equations[int(match[1])]
-        return convert(" ".join(latex.split()), display=display)
+        mathml = convert(" ".join(latex.split()), display=display)
+        return (
+            f'<span class="equation">{mathml}</span>' if display == "block" else mathml
+        )
 
     return re.sub(r"nvequation(\d+)x", math, html)
 
