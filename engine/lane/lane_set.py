@@ -141,6 +141,15 @@ class LaneSet:
         return any(slot.can_batch for slot in slots)
 
     @classmethod
+    def prepare(cls, lanes: Sequence[Lane]) -> None:
+        """Load the code that new lanes will need to process together."""
+        if cls.can_join(lanes):
+            features, detector, models = _slots(lanes)
+            for slot in [features, detector, *models]:
+                if slot is not None and slot.join() and slot.batch is not None:
+                    slot.batch.release()
+
+    @classmethod
     def join(
         cls, lanes: Sequence[Lane], wants: Callable[[str], bool]
     ) -> "LaneSet | None":

@@ -381,6 +381,7 @@ class LaneWorker:
             Channel(lane, TimeBase(lane.info.sample_rate), index)
             for index, lane in enumerate(lanes)
         ]
+        self._group.prepare(channels)
         self.publisher.channels = channels
         self.publisher.sinks.set_channels(self.name, len(channels))
         self._privacy.attach(channels, info.sample_rate)

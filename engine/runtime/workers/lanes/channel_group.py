@@ -53,6 +53,10 @@ class ChannelGroup:
         """True while lanes run together."""
         return self._set is not None
 
+    def prepare(self, channels: Sequence[Channel]) -> None:
+        """Load now what new lanes will need together: it takes up to seconds."""
+        LaneSet.prepare([channel.lane for channel in channels])
+
     def forget(self) -> None:
         """Join anew: another stream begins, or a gap has set all lanes to one state."""
         self.release()
