@@ -20,7 +20,8 @@ from typing import Any, TypeVar, cast
 log = logging.getLogger("neurovocal")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-SWITCH = "NEUROVOCAL_COMPILED"  # environment variable; 0: never load kernels
+# Environment variable; 0: never load kernels, 1: load them with the plugins.
+SWITCH = "NEUROVOCAL_COMPILED"
 
 
 def compiled(signature: Any = None) -> Callable[[Function], Function]:
@@ -116,7 +117,15 @@ def load_kernels() -> str | None:
 
 @contextmanager
 def kernels_after(delay_s: float) -> Iterator[None]:
-    """Load the kernels in a thread, should the body last longer than `delay_s`."""
+    """Load the kernels in a thread, should the body last longer than `delay_s`.
+
+    Where the environment asks for it, each is loaded with its plugin instead, before a
+    source opens: a thread that loads them makes the others wait.
+    """
+    if os.environ.get(SWITCH) == "1":
+        load_kernels()
+        yield
+        return
     timer = Timer(delay_s, load_kernels)
     timer.name = "nv-kernels"
     timer.daemon = True

@@ -173,6 +173,15 @@ def test_a_short_command_does_not_load_them(monkeypatch: pytest.MonkeyPatch) -> 
     assert "nv-kernels" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_they_can_be_loaded_with_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = threading.Event()
+    monkeypatch.setattr(compiled, "load_kernels", loaded.set)
+    monkeypatch.setenv(compiled.SWITCH, "1")
+    with compiled.kernels_after(60.0):
+        assert loaded.is_set()
+        assert "nv-kernels" not in [thread.name for thread in threading.enumerate()]
+
+
 def test_a_long_command_loads_them_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = threading.Event()
     monkeypatch.setattr(compiled, "load_kernels", loaded.set)
