@@ -321,6 +321,10 @@ class LaneSet:
         """
         lane = self.lanes[index]
         events: list[Event] = []
+        for model in self._models:
+            stage = model.stages[index]
+            if stage.consumes_samples:
+                events += stage.process(_column(quantum, index))
         if frames is not None:
             slot = self._features
             assert slot is not None
@@ -328,6 +332,8 @@ class LaneSet:
             if slot.is_published:
                 events.append(slot.batch.rows(index))
             for slot in self._models:
+                if slot.stages[index].consumes_samples:
+                    continue
                 if slot.batch is None:
                     events += slot.stages[index].process(frames.of(index))
                     continue
