@@ -28,6 +28,8 @@ _OWN_DISTRIBUTION = "neurovocal"
 _ENDPOINT = re.compile(r"(tcp://)?(\[[^\[\]/]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _STDOUT = "stdout"
 _OUTPUT_DEVICE = "output device:"
+_SERVICE = "service:"  # another program, to which a sink sends
+
 # Kinds of claims on something outside the process.
 _OUTSIDE = ("file:", "folder:", "tcp:", "ipc:", "device:", _OUTPUT_DEVICE, _STDOUT)
 
@@ -367,11 +369,14 @@ class SandboxMaker:
             stage.data["options"] = new.options
 
     def _leaves_out(self, stage: StageData, made: SandboxedConfig) -> bool:
-        """Return whether a sink is left out: audible, or with unknown claims."""
+        """Return whether a sink is left out: audible, sending, or of unknown claims."""
         plugin, options = self._checked[stage.loc]
         claims = plugin.resources(options)
         if any(claim.startswith(_OUTPUT_DEVICE) for claim in claims):
             made.notes.append(f"sink '{stage.name}' is muted: left out")
+            return True
+        if any(claim.startswith(_SERVICE) for claim in claims):
+            made.notes.append(f"sink '{stage.name}' sends to others: left out")
             return True
         foreign = self._registry.origin("sink", stage.name) != _OWN_DISTRIBUTION
         if foreign and not claims:

@@ -255,5 +255,6 @@ plugin = Plugin(
     options=LslOptions,
     build=lambda options, context: LslSink(options, context.clock, context.stream),
     summary="sends labels as markers, level and surprise to the Lab Streaming Layer",
+    resources=lambda options: frozenset(f"service:lsl {s}" for s in options.streams),
     check=_all_problems,
 )

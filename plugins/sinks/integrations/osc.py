@@ -235,5 +235,8 @@ plugin = Plugin(
     options=OscOptions,
     build=lambda options, context: OscSink(options, context.clock),
     summary="sends onsets, offsets, labels and surprise as Open Sound Control (UDP)",
+    resources=lambda options: frozenset(
+        f"service:osc {target} {options.address}" for target in options.targets
+    ),
     check=_all_problems,
 )

@@ -95,6 +95,27 @@ def test_no_path_or_port_of_the_user_s_is_left(user, tmp_path):
     assert list(user.iterdir()) == []
 
 
+def test_sinks_that_send_to_services_of_others_are_left_out(user, tmp_path):
+    data = located(FIELD, user).data
+    (path,) = [
+        sink["options"]["path"] for sink in data["sinks"] if sink["plugin"] == "journal"
+    ]
+    data["sinks"] += [
+        {
+            "plugin": "webhook",
+            "options": {"url": "https://example.org/", "journal": path},
+        },
+        {"plugin": "mqtt", "options": {"broker": "example.org:1883"}},
+        {"plugin": "osc"},
+        {"plugin": "lsl", "options": {"allow_remote": True}},
+    ]
+    made = maker(yaml.safe_dump(data), user).make(tmp_path / "sandbox", [PLAYED])
+    names = {sink["plugin"] for sink in made.data["sinks"]}
+    for name in ("webhook", "mqtt", "osc", "lsl"):
+        assert name not in names
+        assert f"sink '{name}' sends to others: left out" in made.notes
+
+
 def test_options_that_claim_nothing_are_unchanged(user, tmp_path):
     made = maker(FIELD, user).make(tmp_path / "sandbox", [PLAYED])
     original = located(FIELD, user).data
@@ -244,12 +265,12 @@ def test_a_claim_that_no_option_accounts_for_is_refused(user, tmp_path):
 
 
 def test_a_third_party_sink_without_claims_is_left_out(user, tmp_path):
-    registry = Registry({("sink", "webhook"): sink([])})
-    made = maker(with_sink("webhook"), user, registry).make(
+    registry = Registry({("sink", "pager"): sink([])})
+    made = maker(with_sink("pager"), user, registry).make(
         tmp_path / "sandbox", [PLAYED]
     )
-    assert "webhook" not in yaml.safe_dump(made.data)
-    assert any("'webhook' does not say what it writes to" in n for n in made.notes)
+    assert "pager" not in yaml.safe_dump(made.data)
+    assert any("'pager' does not say what it writes to" in n for n in made.notes)
 
 
 def test_without_any_sink_left_a_jsonl_sink_is_added(user, tmp_path):

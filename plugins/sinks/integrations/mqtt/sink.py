@@ -351,7 +351,9 @@ plugin = Plugin(
     options=MqttOptions,
     build=MqttSink,
     summary="publishes events and states to an MQTT broker, for Home Assistant, too",
-    resources=lambda options: frozenset().union(*map(file_claim, _written(options))),
+    resources=lambda options: frozenset(
+        {f"service:{_NAME} {options.broker} {options.topic}"}
+    ).union(*map(file_claim, _written(options))),
     check=_problems,
     writes=lambda options, context: file_access(*_written(options)),
 )
