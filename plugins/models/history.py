@@ -44,6 +44,10 @@ class RowHistory:
 
         `first` is any frame where no row is known, else the frame `stop`.
         """
+        self.extend(first, len(rows))[...] = rows
+
+    def extend(self, first: int, n_rows: int) -> NDArray[Any]:
+        """Add rows like `append`, and return their memory, to be filled at once."""
         held = self.stop - self.first
         if held == 0:
             self.first = self.stop = first
@@ -51,13 +55,13 @@ class RowHistory:
             self._rows[: self.keep] = self._rows[held - self.keep : held]
             self.first = self.stop - self.keep
             held = self.keep
-        end = held + len(rows)
+        end = held + n_rows
         if end > len(self._rows):
             grown = np.empty((2 * end, *self._shape), self._dtype)
             grown[:held] = self._rows[:held]
             self._rows = grown
-        self._rows[held:end] = rows
-        self.stop += len(rows)
+        self.stop += n_rows
+        return self._rows[held:end]
 
     def known(self) -> NDArray[Any]:
         """Return the rows ``[stop - first, *shape]`` of the known frames, as a view."""
@@ -109,10 +113,13 @@ class PosteriorHistory:
         """
         if self.is_empty:
             self._sums.append(first, self._nothing)
-        sums = log_posteriors.cumsum(axis=0)
-        sums += self._total
-        self._sums.append(first + 1, sums)
-        self._total = sums[-1]
+        sums = self._sums.extend(first + 1, len(log_posteriors))
+        if len(sums) == 1:
+            np.add(log_posteriors, self._total, out=sums)
+        else:
+            np.add.accumulate(log_posteriors, axis=0, out=sums)
+            sums += self._total
+        self._total = sums[-1].copy()
         self.first, self.stop = self._sums.first, self._sums.stop - 1
         self.is_empty = False
 

@@ -172,9 +172,9 @@ class LabelDecision:
         scores = log_posteriors[self.voiced] / rule.temperature
         if prior is not None:
             scores = scores + prior
-        weights = np.exp(scores - np.maximum.reduce(scores))
-        best = int(weights.argmax())
-        posterior = float(weights[best] / np.add.reduce(weights))
+        best = int(scores.argmax())
+        weights = np.exp(scores - scores[best])
+        posterior = float(1.0 / np.add.reduce(weights))
         if posterior < rule.thresholds[best]:
             return self._unknown, posterior
         return self._units[best], posterior

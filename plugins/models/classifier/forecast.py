@@ -10,6 +10,7 @@ from neurovocal.engine import Bundle, Float32, Forecast, to_samples
 from neurovocal.engine.contracts.bundle import ForecastSpec
 from neurovocal.engine.contracts.types import ForecastStatus
 from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.onnx.bound_call import BoundCall
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
@@ -71,7 +72,6 @@ class Forecaster:
         self._rate = manifest.front_end.sample_rate
         self._pause = to_samples(spec.pause_ms, self._rate)
         n_units, n_gaps = len(self.units), len(self._edges) + 2
-        self._no_gap = np.zeros((1, n_gaps), np.float32)
         self._graph = Graph(
             bundle,
             spec.file,
@@ -90,24 +90,29 @@ class Forecaster:
             "u": self._zeros,
         }
         golden.check(self._graph, "forecast", self._graph.try_run(feed)[0])
+        # The silences that a forecast can follow: each bin, and one that lasts.
+        self._gaps = np.eye(n_gaps + 1, n_gaps, dtype=np.float32)
+        self._lasting = n_gaps
+        self._call = BoundCall(self._graph, ["log_posteriors", "u_next"])
         self.reset()
 
     def reset(self) -> None:
         """Begin a phrase, without units before it."""
-        self._u = self._zeros
         self._offset: int | None = None
         # The last token before the forecast; the state is that before the token.
         first = encode_gap(np.inf, self._edges)
-        self._token = encode_token(None, first, len(self.units))
-        self._gap = first
+        self._follow(encode_token(None, first, len(self.units)), self._zeros)
 
     def add_label(self, unit: str, onset: int, offset: int) -> None:
         """Add the final label of a segment; a unit not in the bundle is unknown."""
         if self._is_pause(onset):
             self.reset()
-        gap = self._gap_before(onset)
-        self._u = finite(self._run(self._no_gap)[1])
-        self._token = encode_token(self._index.get(unit), gap, len(self.units))
+        gap = self._gaps[self._bin_before(onset)]
+        if self._u_next is None:
+            self._run(self._lasting)
+        assert self._u_next is not None
+        token = encode_token(self._index.get(unit), gap, len(self.units))
+        self._follow(token, self._u_next)
         self._offset = offset
 
     def weight(self, n_frames: int | None) -> float:
@@ -117,7 +122,7 @@ class Forecaster:
     def after_offset(self, segment: int) -> Forecast:
         """Forecast `segment` at the offset of the segment before it."""
         assert self._offset is not None
-        log_posteriors = finite(self._run(self._no_gap)[0])[0]
+        log_posteriors = self._log_posteriors(self._lasting)
         return self._event(segment, self._offset, log_posteriors, "offset")
 
     def at_onset(self, segment: int, onset: int) -> tuple[Forecast, Float64]:
@@ -132,8 +137,7 @@ class Forecaster:
         """
         if self._is_pause(onset):
             self.reset()
-        gap = self._gap_before(onset)[None]
-        log_posteriors = finite(self._run(gap)[0])[0]
+        log_posteriors = self._log_posteriors(self._bin_before(onset))
         return (
             self._event(segment, onset, log_posteriors, "onset"),
             log_posteriors.astype(np.float64),
@@ -146,7 +150,7 @@ class Forecaster:
         log_posteriors: Float32,
         status: ForecastStatus,
     ) -> Forecast:
-        shares = [round(float(p), 6) for p in np.exp(log_posteriors)]
+        shares = [round(p, 6) for p in np.exp(log_posteriors).tolist()]
         best = int(log_posteriors.argmax())
         return Forecast(
             segment,
@@ -161,12 +165,32 @@ class Forecaster:
     def _is_pause(self, onset: int) -> bool:
         return self._offset is not None and onset - self._offset > self._pause
 
-    def _gap_before(self, onset: int) -> Float32:
+    def _bin_before(self, onset: int) -> int:
+        """Return the bin of the silence before an onset."""
         if self._offset is None:
-            return encode_gap(np.inf, self._edges)
-        return encode_gap(1000 * (onset - self._offset) / self._rate, self._edges)
+            return self._lasting - 1
+        gap_ms = 1000 * (onset - self._offset) / self._rate
+        return bisect_right(self._edges, gap_ms)
 
-    def _run(self, gap: Float32) -> list[Float32]:
-        """Return log-posteriors float32[1, n_units] and the next state."""
-        feed = {"tokens": self._token[None], "gaps": gap, "u": self._u}
-        return self._graph.run(feed)
+    def _follow(self, token: Float32, u: Float32) -> None:
+        """Forecast what follows a token; `u` is the state before it."""
+        self._token, self._u = token, u
+        self._u_next: Float32 | None = None  # known after the first run
+        self._known: dict[int, Float32] = {}  # log-posteriors by bin of silence
+
+    def _log_posteriors(self, gap: int) -> Float32:
+        """Return the log-posteriors after a bin of silence, float32[n_units]."""
+        if gap not in self._known:
+            self._run(gap)
+        return self._known[gap]
+
+    def _run(self, gap: int) -> None:
+        """Compute log-posteriors, and the next state, which no silence changes."""
+        call = self._call
+        call.inputs["tokens"][...] = self._token
+        call.inputs["u"][...] = self._u
+        call.inputs["gaps"][...] = self._gaps[gap]
+        call.run()
+        self._known[gap] = finite(call.outputs["log_posteriors"])[0].copy()
+        if self._u_next is None:
+            self._u_next = finite(call.outputs["u_next"]).copy()

@@ -4,6 +4,7 @@ import numpy as np
 
 from neurovocal.engine import Bundle, BundleError, Float32
 from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.onnx.bound_call import RowStream
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
@@ -24,9 +25,6 @@ class FrameNetwork:
     def __init__(self, bundle: Bundle) -> None:
         spec, n_bins = bundle.manifest.classifier, bundle.manifest.front_end.n_bins
         assert spec is not None
-        self._zeros = {
-            name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
-        }
         states = {name: tuple(shape) for name, shape in spec.state.items()}
         self._graph = Graph(
             bundle,
@@ -38,28 +36,32 @@ class FrameNetwork:
             },
         )
         golden = Golden(bundle)
-        logits = self._graph.try_run({"frames": golden.frames, **self._zeros})[0]
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in states.items()}
+        logits = self._graph.try_run({"frames": golden.frames, **zeros})[0]
         golden.check(self._graph, "logits", logits)
         if logits.shape[1] != len(spec.units):
             raise BundleError(
                 f"{self._graph.where} gives {logits.shape[1]} logits, the manifest "
                 f"names {len(spec.units)} units"
             )
-        self.reset()
+        self._stream = RowStream(self._graph, ["logits"])
 
     def reset(self) -> None:
         """Set the state to zeros."""
-        self._state = self._zeros
+        self._stream.reset()
+
+    @property
+    def _state(self) -> dict[str, Float32]:
+        """State by name; read and set where channels run together."""
+        return self._stream.states
+
+    @_state.setter
+    def _state(self, state: dict[str, Float32]) -> None:
+        self._stream.states = state
 
     def __call__(self, frames: Float32) -> Float64:
         """Return log-posteriors float64[n_frames, n_units], and update the state."""
-        feed = {"frames": finite(frames), **self._state}
-        logits, *states = self._graph.run(feed)
-        self._state = dict(zip(self._zeros, states, strict=True))
-        for state in states:
-            # With `tanh` gates it is unbounded: restart from zeros if it overflows.
-            if not np.logical_and.reduce(np.isfinite(state), axis=None):
-                self._state = self._zeros
+        (logits,) = self._stream.run(finite(frames))
         return log_softmax(finite(logits))
 
 

@@ -1,0 +1,156 @@
+"""Calls of a graph in memory that is bound to its tensors once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine import Float32
+from neurovocal.plugins.models.onnx.channels import Shape
+from neurovocal.plugins.models.onnx.session import Graph, is_finite
+
+# Numbers of rows whose memory is kept: a tile, and the parts of one at a gap.
+_MOST_KEPT = 4
+_MOST_ROWS_KEPT = 4096
+
+
+class BoundCall:
+    """Call of a graph for fixed numbers of rows and channels, which allocates nothing.
+
+    ONNX Runtime reads and writes the same memory in each call (IO binding).
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph.
+    outputs : sequence of str
+        Outputs that are wanted.
+    n_rows : int
+        Length of the axes that are free.
+    n_channels : int, optional
+        Channels of a graph that has several; default: one, without an axis.
+
+    Attributes
+    ----------
+    inputs, outputs : dict of str to float32
+        Memory of the tensors: of one channel, or ``[n_channels, ...]``.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        outputs: Sequence[str],
+        n_rows: int = 1,
+        n_channels: int | None = None,
+    ) -> None:
+        self._session = graph.session
+        self._binding = binding = graph.session.io_binding()
+        self._memory: list[Float32] = []  # the binding has the addresses alone
+
+        def memory(shape: Shape, axis: int | None) -> tuple[Float32, Float32]:
+            lengths = [n_rows if length is None else length for length in shape]
+            if axis is not None:
+                lengths.insert(axis, n_channels or 1)
+            whole: NDArray[np.float32] = np.zeros(lengths, np.float32)
+            self._memory.append(whole)
+            if axis is None:
+                return whole, whole
+            view = np.moveaxis(whole, axis, 0)
+            return whole, view[0] if n_channels is None else view
+
+        self.inputs: dict[str, Float32] = {}
+        self.outputs: dict[str, Float32] = {}
+        for bind, views, names, shapes in (
+            (binding.bind_input, self.inputs, graph.inputs, graph.inputs),
+            (binding.bind_output, self.outputs, outputs, graph.output_shapes),
+        ):
+            for name in names:
+                whole, views[name] = memory(shapes[name], graph.axes.get(name))
+                bind(name, "cpu", 0, np.float32, whole.shape, whole.ctypes.data)
+
+    def run(self) -> None:
+        """Compute the outputs from the inputs."""
+        self._session.run_with_iobinding(self._binding)
+
+
+class RowStream:
+    """Runs a graph over consecutive rows of one channel, and keeps its states.
+
+    Parameters
+    ----------
+    graph : Graph
+        Graph with one input of rows; all other inputs are states, which come back as
+        the outputs ``NAME_next``.
+    outputs : sequence of str
+        Outputs to return, none of them a state.
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[str]) -> None:
+        self._graph = graph
+        self._outputs = list(outputs)
+        self._states = [n for n, shape in graph.inputs.items() if shape[:1] != (None,)]
+        self._kept: dict[int, _Step] = {}
+        self._last: _Step | None = None
+
+    def reset(self) -> None:
+        """Set all states to zeros."""
+        self._last = None
+
+    def run(self, rows: Float32) -> list[Float32]:
+        """Return the outputs for rows that follow those of the last call.
+
+        If a state is not finite afterwards, all states restart from zeros: with `tanh`
+        gates they are unbounded.
+
+        Parameters
+        ----------
+        rows : float32[n_rows, ...]
+            At least one row, all finite.
+
+        Returns
+        -------
+        list of float32[n_rows, ...]
+            Valid until the next call, which writes to the same memory.
+        """
+        step, last = self._step_of(len(rows)), self._last
+        if step is not last:
+            for number, (state, _) in enumerate(step.states):
+                state[...] = 0.0 if last is None else last.states[number][0]
+            self._last = step
+        step.rows[...] = rows
+        step.call.run()
+        for state, after in step.states:
+            state[...] = after
+        for state, _ in step.states:
+            if not is_finite(state):
+                for every, _ in step.states:
+                    every[...] = 0.0
+                break
+        return step.outputs
+
+    def _step_of(self, n_rows: int) -> "_Step":
+        step = self._kept.get(n_rows)
+        if step is None:
+            step = _Step(self._graph, self._states, self._outputs, n_rows)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            if n_rows <= _MOST_ROWS_KEPT:
+                self._kept[n_rows] = step
+        return step
+
+
+class _Step:
+    """Call for a number of rows: its rows, outputs, and states with their next ones."""
+
+    def __init__(
+        self, graph: Graph, states: Sequence[str], outputs: Sequence[str], n_rows: int
+    ) -> None:
+        after = [f"{name}_next" for name in states]
+        self.call = BoundCall(graph, [*outputs, *after], n_rows)
+        inputs, results = self.call.inputs, self.call.outputs
+        (rows,) = inputs.keys() - set(states)
+        self.rows = inputs[rows]
+        self.outputs = [results[name] for name in outputs]
+        self.states = [
+            (inputs[n], results[m]) for n, m in zip(states, after, strict=True)
+        ]
