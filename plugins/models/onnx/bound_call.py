@@ -91,10 +91,28 @@ class RowStream:
         self._states = [n for n, shape in graph.inputs.items() if shape[:1] != (None,)]
         self._kept: dict[int, _Step] = {}
         self._last: _Step | None = None
+        self._before: dict[str, Float32] = {}
 
     def reset(self) -> None:
         """Set all states to zeros."""
-        self._last = None
+        self.states = {}
+
+    @property
+    def states(self) -> dict[str, Float32]:
+        """States before the next row, by name; valid until the next call."""
+        if self._last is not None:
+            after = [state for state, _ in self._last.states]
+            return dict(zip(self._states, after, strict=True))
+        if self._before:
+            return self._before
+        shapes = self._graph.inputs
+        return {
+            n: np.zeros([k or 0 for k in shapes[n]], np.float32) for n in self._states
+        }
+
+    @states.setter
+    def states(self, states: dict[str, Float32]) -> None:
+        self._before, self._last = states, None
 
     def run(self, rows: Float32) -> list[Float32]:
         """Return the outputs for rows that follow those of the last call.
@@ -112,10 +130,11 @@ class RowStream:
         list of float32[n_rows, ...]
             Valid until the next call, which writes to the same memory.
         """
-        step, last = self._step_of(len(rows)), self._last
-        if step is not last:
-            for number, (state, _) in enumerate(step.states):
-                state[...] = 0.0 if last is None else last.states[number][0]
+        step = self._step_of(len(rows))
+        if step is not self._last:
+            before = self.states
+            for name, (state, _) in zip(self._states, step.states, strict=True):
+                state[...] = before[name]
             self._last = step
         step.rows[...] = rows
         step.call.run()

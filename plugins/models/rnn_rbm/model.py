@@ -31,10 +31,12 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.plugins.features.inverse import InverseSpectrogram
+from neurovocal.plugins.models.onnx.bound_call import RowStream
 from neurovocal.plugins.models.onnx.session import (
     Golden,
     bundle_problems,
     finite,
+    is_finite,
     require_bundle,
 )
 from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
@@ -111,6 +113,7 @@ class RnnRbm:
             self._divergence = Divergence(error_variance(bundle, spec))
             known = self._divergence(golden.frames, prediction)[1:]
             start = (float(known.mean()), max(float(known.std()), 1e-3))
+        self._stream = RowStream(self.graph, ["free_energy", "prediction", "states"])
         self._baseline = Baseline(*start, options.baseline_s * frames_per_s)
         self._warm_up = round(options.warm_up_ms / 1000 * frames_per_s)
         if self._divergence is not None:
@@ -200,7 +203,7 @@ class RnnRbm:
         self._synthesis.reset()
 
     def _reset_state(self) -> None:
-        self._state = self._rest.state
+        self._stream.reset()
         self._warm_up_left = self._warm_up
         self._next: int | None = None
         self._baseline.reset()
@@ -237,7 +240,7 @@ class RnnRbm:
     @property
     def state(self) -> Float32:
         """State before the next frame, float32[n_layers, n_recurrent]."""
-        return self._state
+        return self._stream.states["u"]
 
     def batch(self, stages: Sequence["RnnRbm"], /) -> StageBatch | None:
         """Return a batch of the models of several channels (`Batches`)."""
@@ -248,8 +251,8 @@ class RnnRbm:
     def _process_frames(self, frames: Frames) -> list[Event]:
         self.check_first(frames)
         values = finite(frames.values)
-        outputs = self.graph.run({"frames": values, "u": self._state})
-        return self.take_outputs(frames, values, outputs)
+        outputs = self._stream.run(values)
+        return self._publish(frames, values, outputs, self._stream.states["u"])
 
     def take_outputs(
         self, frames: Frames, values: Float32, outputs: Sequence[Float32]
@@ -266,17 +269,29 @@ class RnnRbm:
             Free energy, predictions, states and last state, with the stage's state
             before these frames as the input `u`.
         """
-        free_energy, prediction, states, state = outputs
+        # With `tanh` gates the state is unbounded: restart from zeros if it overflows.
+        state = outputs[-1] if is_finite(outputs[-1]) else self._rest.state
+        self._stream.states = {"u": state}
+        return self._publish(frames, values, outputs[:-1], state)
+
+    def _publish(
+        self,
+        frames: Frames,
+        values: Float32,
+        outputs: Sequence[Float32],
+        state: Float32,
+    ) -> list[Event]:
+        """Return surprise and synthesis; `state` is the one before the next frame."""
+        free_energy, prediction, states = outputs
         prediction = finite(prediction)
         measured: NDArray[np.floating[Any]] = free_energy
         if self._divergence is not None:
             measured = self._divergence(values, prediction)
         surprise = Surprise(frames.first, self._hop, self._surprise(measured))
-        before = np.concatenate([self._state[None], states[:-1]])
-        # With `tanh` gates the state is unbounded: restart from zeros if it overflows.
-        self._state = state if np.isfinite(state).all() else self._rest.state
         self._next = frames.first + len(values)
-        synthesis = self._synthesis.process_frames(frames, values, prediction, before)
+        synthesis = self._synthesis.process_frames(
+            frames, values, prediction, states, state
+        )
         return [surprise, *synthesis]
 
     def check_first(self, frames: Frames) -> None:
@@ -291,6 +306,9 @@ class RnnRbm:
 
     def _surprise(self, measured: NDArray[np.floating[Any]]) -> Float32:
         """Return the surprise of each frame, 0 during the warm-up."""
+        if not self._warm_up_left:
+            warm = finite(measured.astype(np.float32)).astype(np.float64)
+            return self._baseline.normalise(warm)
         cold = min(self._warm_up_left, len(measured))
         self._warm_up_left -= cold
         surprise = np.zeros(len(measured), np.float32)

@@ -1,5 +1,7 @@
 """Surprise: divergence of frames from their expectation, over a running baseline."""
 
+from math import sqrt
+
 import numpy as np
 
 from neurovocal.engine import Float32
@@ -10,8 +12,12 @@ from neurovocal.plugins.models.history import Float64
 # would be a great surprise after long digital silence.
 _LEAST_STD = 0.1
 
+# Series up to this length are normalised number by number: the same results, faster.
+_FEW = 8
+
 # Bernoulli probabilities are clipped to this distance from 0 and 1.
-_LEAST_PROBABILITY = 1e-4
+_LEAST_PROBABILITY = np.float32(1e-4)
+_MOST_PROBABILITY = np.float32(1 - 1e-4)
 
 
 class Baseline:
@@ -47,12 +53,24 @@ class Baseline:
 
     def normalise(self, values: Float64) -> Float32:
         """Return the surprise float32[n] of float64[n], and move the baseline."""
+        if len(values) <= _FEW:
+            return self._normalise_few(values)
         means = self._running_means(values, self._mean)
         errors = values - means[:-1]
         variances = self._running_means(errors * errors, self._variance)
         self._mean, self._variance = float(means[-1]), float(variances[-1])
         deviations = np.sqrt(np.maximum(variances[:-1], self._least))
         return (errors / deviations).astype(np.float32)
+
+    def _normalise_few(self, values: Float64) -> Float32:
+        keep, gain = self._keep, float(self._gain[0])
+        surprise = np.empty(len(values), np.float32)
+        for number, value in enumerate(values.tolist()):
+            error = value - self._mean
+            surprise[number] = error / sqrt(max(self._variance, self._least))
+            self._mean = keep * self._mean + gain * value
+            self._variance = keep * self._variance + gain * (error * error)
+        return surprise
 
     def _running_means(self, values: Float64, start: float) -> Float64:
         """Return the exponential mean before each value, and after the last."""
@@ -76,6 +94,7 @@ class Divergence:
     def __init__(self, variance: Float32 | None = None) -> None:
         self._weight = None if variance is None else 0.5 / np.maximum(variance, 1e-9)
         self._expected: Float32 | None = None
+        self._ratios = np.empty((2, 2, 0, 0), np.float32)
 
     def reset(self) -> None:
         """Drop the expectation of the next frame."""
@@ -92,15 +111,31 @@ class Divergence:
             reset has none: its divergence is 0.
         """
         before = frames[:1] if self._expected is None else self._expected
-        expected = np.concatenate([before, predictions[:-1]])
-        self._expected = predictions[-1:]
         if self._weight is None:
-            v, p = (
-                np.clip(x, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
-                for x in (frames, expected)
-            )
-            terms = v * np.log(v / p) + (1 - v) * np.log((1 - v) / (1 - p))
+            terms = self._kullback_leibler(frames, before, predictions[:-1])
         else:
+            expected = np.concatenate([before, predictions[:-1]])
             terms = self._weight * np.square(frames - expected)
+        self._expected = predictions[-1:].copy()
         total: Float64 = terms.sum(axis=1, dtype=np.float64)
         return np.log1p(np.maximum(total, 0.0, out=total), out=total)
+
+    def _kullback_leibler(
+        self, frames: Float32, before: Float32, after: Float32
+    ) -> Float32:
+        """Return each bin's divergence; `before` and `after` are the expectations."""
+        if self._ratios.shape[2:] != frames.shape:
+            self._ratios = np.empty((2, 2, *frames.shape), np.float32)
+        v, p = self._ratios  # of on and off: v, 1 - v and p, 1 - p
+        np.maximum(frames, _LEAST_PROBABILITY, out=v[0])
+        np.maximum(before, _LEAST_PROBABILITY, out=p[0, :1])
+        if len(after):
+            np.maximum(after, _LEAST_PROBABILITY, out=p[0, 1:])
+        both = self._ratios[:, 0]
+        np.minimum(both, _MOST_PROBABILITY, out=both)
+        np.subtract(np.float32(1), both, out=self._ratios[:, 1])
+        np.divide(v, p, out=p)
+        np.log(p, out=p)
+        p *= v
+        terms: Float32 = np.add(p[0], p[1], out=p[0])
+        return terms

@@ -92,7 +92,7 @@ class Synthesizer:
         self._most_frames = max(_MOST_FRAMES, 2 * tile)
         self._most_behind = max(round(frames_per_s), self._most_frames)
         self._frames = RowHistory(rest.frame.shape, keep)
-        self._states = RowHistory(rest.state.shape, keep)
+        self._states = RowHistory(rest.state.shape, keep + 1)
         self._margin = round(frames_per_s / 2)
         self.reset()
 
@@ -157,7 +157,12 @@ class Synthesizer:
         self._start("prime", self._last_segment, self._position)
 
     def process_frames(
-        self, frames: Frames, values: Float32, prediction: Float32, states: Float32
+        self,
+        frames: Frames,
+        values: Float32,
+        prediction: Float32,
+        states: Float32,
+        state: Float32,
     ) -> list[Event]:
         """Add live frames, and generate up to their position.
 
@@ -167,18 +172,28 @@ class Synthesizer:
         values : float32[n_frames, n_visible]
             Values of `frames`, all finite.
         prediction : float32[n_frames, n_visible]
-            Expectation of the frame after each of them.
+            Expectation of the frame after each of them; it is copied if it is kept.
         states : float32[n_frames, n_layers, n_recurrent]
-            States before each of them.
+            States after each of them; they are copied.
+        state : float32[n_layers, n_recurrent]
+            State before the next frame: the last one, or zeros if that overflowed.
         """
         events = self._take_ended_audio()
-        self._frames.append(frames.first, values)
-        self._states.append(frames.first, states)
-        if self.setup.options.synthesis == "predict":
-            first = frames.first + 1
+        first, mode = frames.first, self.setup.options.synthesis
+        if self._frames.stop == self._frames.first:
+            self._states.append(first, self._rest.state[None])
+        self._frames.append(first, values)
+        rows = self._states.extend(first + 1, len(states))
+        rows[...] = states
+        rows[-1] = state
+        if mode == "predict":
+            made = prediction.copy()
             events += self._with_audio(
-                Synthesis(first, self._hop, prediction, "predict", self._model)
+                Synthesis(first + 1, self._hop, made, mode, self._model)
             )
+        elif mode == "off" and self._sequence is None:
+            self._position = max(self._position, first + len(values))
+            return events
         self._start_unlimited(frames.first)
         return events + self._generate(frames.first + len(values))
 

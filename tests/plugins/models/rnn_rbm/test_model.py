@@ -104,6 +104,17 @@ def test_divergence_does_not_depend_on_how_frames_are_cut(
         assert (Divergence()(frames, np.roll(frames, -1, axis=0)) == 0).all()
 
 
+@given(cuts=st.lists(st.integers(0, 60), max_size=6))
+def test_the_baseline_does_not_depend_on_how_a_series_is_cut(cuts: list[int]) -> None:
+    values = np.random.default_rng(0).normal(3, 2, 60)
+    values[30:40] = 3.0  # the variance falls to its smallest value
+    whole = Baseline(2.5, 1.5, 12).normalise(values)
+    edges = sorted({c for c in cuts if 0 < c < 60})
+    cut = Baseline(2.5, 1.5, 12)
+    parts = [cut.normalise(part) for part in np.split(values, edges)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def test_surprise_by_free_energy_is_normalised_by_a_running_baseline(
     folder: Path,
 ) -> None:
