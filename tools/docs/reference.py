@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from commands import Command, command_tree
 
+from neurovocal import engine
+from neurovocal.engine import client, journal, testing
 from neurovocal.engine.config.schema import SingleConfig
 from neurovocal.engine.contracts.registry import Registry
 
@@ -34,6 +36,7 @@ def pages() -> dict[str, str]:
     """Return the text of every generated page, by its path below docs/reference."""
     found = {"command-line.md": command_line(command_tree())}
     found["configuration.md"] = configuration()
+    found["python.md"] = python_api()
     registry = Registry()
     for kind, title in OF_KIND.items():
         found[f"plugins/{kind}.md"] = plugins_of(registry, kind, title)
@@ -143,6 +146,26 @@ def configuration() -> str:
         if part.get("type") == "object" and part.get("properties"):
             parts += [f"## {name}\n", cell(part.get("description", "")) + "\n"]
             parts += [*table(part, schema)]
+    return "\n".join(parts)
+
+
+def python_api() -> str:
+    """Return the page of the Python API: each public name of four packages."""
+    parts = [
+        "# Python API\n",
+        "What plugins and programs may use. Everything else inside `neurovocal` may "
+        "change without notice. [How to write a plugin](../how-to/plugin.md); "
+        "[how to subscribe](../connect/subscribe.md).\n",
+    ]
+    for title, package in (
+        ("For programs: a running engine", client),
+        ("For programs: a journal", journal),
+        ("For plugins", engine),
+        ("For tests of plugins", testing),
+    ):
+        parts.append(f"## {title}\n")
+        for name in sorted(package.__all__, key=str.lower):
+            parts.append(f"::: {package.__name__}.{name}\n")
     return "\n".join(parts)
 
 
