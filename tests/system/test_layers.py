@@ -45,7 +45,7 @@ ORDER = {
         ["features", "web"],
         [
             *("sources", "detectors", "gates", "controls"),
-            *("models/classifier", "models/rnn_rbm", "zeromq/relay"),
+            *("models/any_onnx", "models/classifier", "models/rnn_rbm", "zeromq/relay"),
         ],
         ["review", "summary"],
         ["sinks"],
