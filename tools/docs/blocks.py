@@ -326,7 +326,7 @@ def differences(block: Block, outputs: list[str]) -> Iterator[str]:
     if block.language != "console":
         return
     for (command, shown), output in zip(block.steps(), outputs, strict=True):
-        if not pattern_of(shown).fullmatch(output):
+        if not pattern_of(shown).fullmatch(output + "\n"):
             yield f"$ {command}\n{output}\n--- the page shows\n" + "\n".join(shown)
 
 
@@ -342,7 +342,7 @@ def pattern_of(shown: list[str]) -> re.Pattern[str]:
             text = re.sub(r"\d+(?:(?:\\\.|,)\d+)*", lambda _: r"[\d.,]+", text)
             parts.append(text + r"\s*?\n")
     whole = "".join(parts)
-    return re.compile(whole.removesuffix(r"\n") + r"\n?" if whole else r"\s*")
+    return re.compile(whole or r"\s*")
 
 
 def write(page: Path) -> None:
@@ -362,7 +362,7 @@ def write(page: Path) -> None:
             lines = []
             for (command, shown), output in zip(block.steps(), outputs, strict=True):
                 lines.append("$ " + command.replace("\n", "\n> "))
-                if "..." in shown and pattern_of(shown).fullmatch(output):
+                if "..." in shown and pattern_of(shown).fullmatch(output + "\n"):
                     lines += shown
                 else:
                     lines += shortened(output.splitlines())

@@ -306,9 +306,9 @@ plugin = Plugin(
     options=WebhookOptions,
     build=WebhookSink,
     summary="delivers events of the journal to a web service (HTTP POST)",
-    resources=lambda options: frozenset({f"service:{_NAME} {_written(options)[0]}"}).union(
-        *map(file_claim, _written(options))
-    ),
+    resources=lambda options: frozenset(
+        {f"service:{_NAME} {_written(options)[0]}"}
+    ).union(*map(file_claim, _written(options))),
     check=_problems,
     writes=lambda options, context: file_access(*_written(options)),
 )
