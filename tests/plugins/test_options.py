@@ -215,6 +215,7 @@ def test_what_a_check_accepts_can_be_built(kind, name, tmp_path, monkeypatch):
         "trigger",
         "microphone",
         "mqtt",
+        "onnx",
         "webhook",
     }
     assert accepted or name in rare | {"speaker", "zmq", "prometheus"}

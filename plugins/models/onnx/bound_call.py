@@ -112,6 +112,7 @@ class RowStream:
 
     @states.setter
     def states(self, states: dict[str, Float32]) -> None:
+        """Set the states before the next row."""
         self._before, self._last = states, None
 
     def run(self, rows: Float32) -> list[Float32]:
