@@ -188,7 +188,7 @@ def _card(manifest: Manifest, recipe: DetectorRecipe) -> str:
         "## Figures on the recordings that chose the weights",
         "",
         "Recordings of the same animals are in the training: this is no test.",
-        "Those with whole groups of animals left out: docs/reference/detectors.md.",
+        "Those with whole groups of animals left out: docs/performance/detectors.md.",
         "",
         "| dataset | F1 of onsets | of overlap 0.5 | `bands`: onsets | overlap 0.5 |",
         "| --- | --- | --- | --- | --- |",
