@@ -33,6 +33,7 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import channel_of
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.lane.lane import Lane, Part, Step
+from neurovocal.engine.support.compiled import load_kernels
 from neurovocal.engine.support.text import plain_name
 from neurovocal.models.scan.recordings import (
     ChangedError,
@@ -57,6 +58,8 @@ _LIBRARIES = ("neurovocal", "numpy", "scipy", "onnxruntime", "soxr", "pyarrow")
 # is checked when the recording is read.
 _CHECKED_RATE = 1_000_000
 _DIGITS = 6
+# Compiled kernels, of the same bits, pay after so much work in a process.
+_KERNELS_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,8 @@ class _Labeller:
         # Lanes by the rate of the source and the column; each is used by one recording
         # at a time, and begins a new stream for the next.
         self._lanes: dict[tuple[int, int], Lane] = {}
+        self._has_kernels = False
+        self._began_s = process_time()
 
     def label(
         self, recording: Input, path: Path
@@ -236,6 +241,9 @@ class _Labeller:
         OSError
             The disk fails.
         """
+        if not self._has_kernels and process_time() - self._began_s > _KERNELS_AFTER_S:
+            self._has_kernels = True
+            load_kernels()
         reading = _Reading(self._job, recording, path)
         state, reason = "done", None
         try:

@@ -14,6 +14,7 @@ from processes.cli_process import neurovocal
 from processes.failing_disks import no_file_above
 
 from neurovocal.engine import ConfigError
+from neurovocal.models.scan import labelling
 from neurovocal.models.scan import results as results_module
 from neurovocal.models.scan.cluster import WorkerKilledError
 from neurovocal.models.scan.command import make_job
@@ -61,6 +62,19 @@ def expected(scans: Scans, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("expected") / "results"
     scans.run(out)
     return out
+
+
+def test_compiled_kernels_in_the_middle_give_the_same_bytes(
+    scans, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(labelling, "_KERNELS_AFTER_S", -1.0)
+    loaded = []
+    load = labelling.load_kernels
+    monkeypatch.setattr(labelling, "load_kernels", lambda: loaded.append(load()))
+    labelling._labeller_of.cache_clear()
+    scans.run(tmp_path / "results")
+    assert loaded == [load()]
+    assert contents(tmp_path / "results") == contents(expected)
 
 
 def test_rows_are_those_of_label(scans, expected, tmp_path):
