@@ -93,6 +93,9 @@ class MqttOptions(DeliveryOptions):
         size = len(value.encode(errors="surrogateescape"))
         if _TOPIC.fullmatch(value) is None or size > _MOST_TOPIC_BYTES:
             raise ValueError("a topic has levels with '/' between them, no '+' or '#'")
+        if value.startswith("$"):
+            # Brokers keep these to themselves: mosquitto acknowledges, and drops.
+            raise ValueError("topics that begin with '$' are the broker's own")
         return value
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from importlib.metadata import version
-from threading import Timer
+from threading import Event, Timer
 from urllib.parse import SplitResult
 
 from neurovocal.engine import NS, Clock
@@ -132,7 +132,8 @@ class WebhookClient:
         connection = self._connected()
         # A timeout of the socket counts from byte to byte: a service that sends one
         # now and then would be waited for without end.
-        limit = Timer(self._endpoint.timeout_s, _cut, [connection.sock])
+        is_late = Event()
+        limit = Timer(self._endpoint.timeout_s, _cut, [connection.sock, is_late])
         limit.daemon = True
         limit.start()
         try:
@@ -141,6 +142,10 @@ class WebhookClient:
             response.read(_MOST_ANSWER_BYTES)
             if not response.isclosed():
                 self.close()  # what is left of the answer is not read
+        except _FAILURES as error:
+            if is_late.is_set():
+                raise TimeoutError from error
+            raise
         finally:
             limit.cancel()
         pause = _retry_after_s(response.getheader("Retry-After"), self._clock)
@@ -246,12 +251,17 @@ def _sentence(error: Exception) -> str:
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
+    if isinstance(error, http.client.HTTPException):
+        # Its text quotes the answer, which may repeat the path or a header.
+        return f"its answer is no HTTP ({type(error).__name__})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return f"{type(error).__name__}: {shortened(printable(str(error)))}"
 
 
-def _cut(connection: socket.socket | None) -> None:
+def _cut(connection: socket.socket | None, is_late: Event | None = None) -> None:
+    if is_late is not None:
+        is_late.set()
     if connection is not None:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)

@@ -374,6 +374,11 @@ def test_topics_that_are_none_are_refused(topic):
         MqttOptions(topic=topic)
 
 
+def test_topics_of_the_broker_itself_are_refused():
+    with pytest.raises(ValueError, match="the broker's own"):
+        MqttOptions(topic="$SYS/neurovocal")
+
+
 def test_an_engine_starts_without_its_broker(tmp_path):
     write(tmp_path / "j", [])
     sink = make(f"127.0.0.1:{free_port()}", linger_s=0)

@@ -5,13 +5,16 @@ import hmac
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
+from threading import Thread
 
 import pytest
 from network.http_receiver import HttpReceiver
@@ -236,6 +239,59 @@ def test_other_answers_let_the_event_wait(tmp_path, quiet, status, sentence):
         assert ids(receiver) == ["run-1/label/aviary-3/0"] * 2
         assert station.webhook.stats()["failures"] == 1
         assert station.webhook.stats()["sent"] == 1
+
+
+@contextmanager
+def tcp_service(answer):
+    """A service that is none of HTTP; yields its address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as connection:
+                    answer(connection)
+
+    thread = Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+def test_an_answer_that_is_no_http_is_not_quoted(tmp_path, quiet):
+    """One that repeats the request would put its path into log and journal."""
+
+    def echo(connection):
+        connection.sendall(connection.recv(65536))
+
+    with (
+        tcp_service(echo) as url,
+        Station(tmp_path / "j", f"{url}/services/T0KEN", linger_s=0) as station,
+    ):
+        station.write(label(0))
+        until(lambda: station.webhook.trouble)
+        trouble = station.webhook.trouble
+    assert "its answer is no HTTP" in trouble
+    assert "T0KEN" not in trouble
+
+
+def test_no_answer_in_time_is_told_as_such(tmp_path, quiet):
+    def hang(connection):
+        while connection.recv(65536):
+            pass
+
+    options = {"timeout_s": 0.2, "linger_s": 0}
+    with (
+        tcp_service(hang) as url,
+        Station(tmp_path / "j", url, **options) as station,
+    ):
+        station.write(label(0))
+        until(lambda: station.webhook.trouble)
+        assert "it does not answer in time" in station.webhook.trouble
 
 
 def test_the_pause_that_the_service_asks_for_is_kept(tmp_path, quiet):
