@@ -3,6 +3,7 @@
 import atexit
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -145,6 +146,7 @@ def open_cluster(job: Job, workers: int, scheduler: str | None) -> Iterator[Clus
     distributed = _distributed()
     _quiet()
     if scheduler is not None:
+        _require_address(scheduler)
         try:
             client = distributed.Client(
                 scheduler, timeout=_CONNECT_S, set_as_default=False
@@ -160,7 +162,9 @@ def open_cluster(job: Job, workers: int, scheduler: str | None) -> Iterator[Clus
             with suppress(Exception):
                 client.close(timeout=_CLOSE_S)
         return
+    loop = _loop_without_interrupts()
     local = distributed.LocalCluster(
+        loop=loop.loop,
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
@@ -177,6 +181,44 @@ def open_cluster(job: Job, workers: int, scheduler: str | None) -> Iterator[Clus
             client.close(timeout=_CLOSE_S)
         with suppress(Exception):
             local.close(timeout=_CLOSE_S)
+        with suppress(Exception):
+            loop.stop(timeout=_CLOSE_S)
+
+
+def _require_address(scheduler: str) -> None:
+    """Raise ConfigError unless the address names a host that is known, and a port."""
+    addressing = import_module("distributed.comm.addressing")
+    try:
+        place = addressing.parse_address(scheduler, strict=True)[1]
+        host, port = addressing.parse_host_port(place)
+        socket.getaddrinfo(host, port)
+    except (OSError, OverflowError, ValueError) as error:
+        unknown = isinstance(error, socket.gaierror)
+        reason = "its host is not known" if unknown else "it is no address"
+        raise ConfigError(
+            f"--scheduler: '{scheduler}': {reason}; give one such as tcp://10.0.0.1:8786"
+        ) from error
+
+
+def _loop_without_interrupts() -> Any:
+    """Return a running event loop whose threads and processes get no Ctrl-C.
+
+    Processes inherit the mask of the thread that starts them: one that Ctrl-C reaches
+    before `dask_setup` would write a traceback.
+    """
+    runner = import_module("distributed.utils").LoopRunner()
+    mask = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    if mask is None:
+        runner.start()
+        return runner
+    # It unblocks SIGINT in the thread that starts it.
+    import_module("multiprocessing.resource_tracker").ensure_running()
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        mask(signal.SIG_SETMASK, before)
+    return runner
 
 
 def _distributed() -> Any:
@@ -189,8 +231,11 @@ def _same(job: Job) -> Job:
 
 def _quiet() -> None:
     """Keep Dask's log of workers, and its errors at the exit, from the terminal."""
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Dask gives some of them a level and a handler of their own.
+    silent = ("distributed", "tornado", "asyncio")
+    for name in [*logging.root.manager.loggerDict, *silent]:
+        if name.partition(".")[0] in silent:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     # Clusters are closed here; one whose start was interrupted would fail at the exit.
     spec = import_module("distributed.deploy.spec")
     atexit.unregister(spec.close_clusters)

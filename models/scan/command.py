@@ -185,6 +185,7 @@ def _scan(
 def _tell(results: Results, counts: Counts, stopped: str | None) -> int:
     """Print what is in the folder of results; return 2 if something is missing."""
     totals, folder = results.totals, results.folder
+    good = totals.recordings - totals.bad
     if stopped is not None:
         left = counts.total - counts.already - counts.recordings - len(counts.later)
         typer.echo(
@@ -197,8 +198,8 @@ def _tell(results: Results, counts: Counts, stopped: str | None) -> int:
         return 0
     typer.echo(
         printable(
-            f"'{folder / LABELS}' has {totals.segments} segments of "
-            f"{totals.recordings} recordings, {totals.audio_s / 3600:.2f} h"
+            f"'{folder / LABELS}' has {totals.segments} segments of {good} recordings, "
+            f"{totals.audio_s / 3600:.2f} h"
         ),
         err=True,
     )

@@ -208,6 +208,7 @@ def _remote(pattern: str) -> list[Input]:
             found if found == [path] else []
         )
         if not recordings:
+            _require_answer(fs, path)
             raise ConfigError(f"no recording matches '{pattern}'")
         return [_remote_input(fs, each) for each in recordings]
     except FileNotFoundError as error:
@@ -216,6 +217,16 @@ def _remote(pattern: str) -> list[Input]:
         raise
     except Exception as error:  # each store has errors of its own
         raise ConfigError(f"'{pattern}' cannot be listed: {_reason(error)}") from error
+
+
+def _require_answer(fs: Any, path: str) -> None:
+    """Raise what a store answers of a folder: its listing may hide a broken one."""
+    folder = re.split(r"[*?[]", path)[0].rpartition("/")[0]
+    try:
+        fs.info(f"{folder}/")
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # of a web server that is not there
+            raise error.__cause__ from None
 
 
 def _is_recording(path: str) -> bool:

@@ -202,6 +202,42 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(folder, tmp_path):
     assert "no Dask scheduler answers" in done.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("foo", "it is no address"), ("tcp://no.such.invalid:1", "its host is not known")],
+)
+def test_an_address_that_cannot_be_one_is_told_at_once(
+    folder, tmp_path, address, reason
+):
+    done = scan(folder, tmp_path / "out", "--scheduler", address)
+    assert done.code == 1
+    assert f"'{address}': {reason}" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+
+
+def test_a_web_server_that_is_not_there_is_told(folder, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for path in ("", "*.wav"):
+        given = ["scan", f"http://127.0.0.1:{port}/{path}", "--out", tmp_path / "out"]
+        done = ended(*given)
+        assert done.code == 1
+        assert "cannot be listed: Cannot connect" in done.err
+
+
+def test_ctrl_c_while_workers_start_is_quiet(folder, tmp_path):
+    out = tmp_path / "out"
+    with running(
+        *arguments(folder, out, "--workers", 2), start_new_session=True
+    ) as process:
+        until(lambda: len(workers_of(process.pid)) == 2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, told = process.communicate(timeout=600)
+    assert process.returncode == 3
+    assert "Traceback" not in told
+    assert "16 of 16 recordings are left" in told
+
+
 @pytest.mark.long
 def test_recordings_of_a_web_server(folder, expected, tmp_path):
     handler = partial(SimpleHTTPRequestHandler, directory=folder / "archive")

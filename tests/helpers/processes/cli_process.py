@@ -35,7 +35,9 @@ def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") 
 
 
 @contextmanager
-def running(*arguments: object, cwd: Path | None = None) -> Iterator[subprocess.Popen]:
+def running(
+    *arguments: object, cwd: Path | None = None, start_new_session: bool = False
+) -> Iterator[subprocess.Popen]:
     """Start a command with pipes as its streams; kill it at the end of the block."""
     process = subprocess.Popen(
         [*NEUROVOCAL, *map(str, arguments)],
@@ -45,6 +47,7 @@ def running(*arguments: object, cwd: Path | None = None) -> Iterator[subprocess.
         cwd=cwd,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         text=True,
+        start_new_session=start_new_session,
     )
     try:
         yield process
