@@ -4,10 +4,10 @@ torch is imported when a command runs: without it the command line works, and th
 commands name the extra to install.
 """
 
-import importlib.util
 import json
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -509,12 +509,13 @@ def _evaluate_recordings(
 
 def _require(*modules: str) -> None:
     """Raise ConfigError if a module is not installed."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
+        *first, last = missing
+        names = f"{', '.join(first)} and {last}" if first else last
         raise ConfigError(
-            f"this command needs {' and '.join(missing)}, which "
-            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install "
-            f"{' '.join(missing)}"
+            f"this command needs {names}, which {'are' if first else 'is'} not "
+            "installed: pip install 'neurovocal[train]'"
         )
 
 

@@ -123,7 +123,17 @@ def export(
         name = "a track for each recording" if apart else f"'{out}'"
         typer.echo(printable(f"wrote {rows} events to {name}"), err=True)
     if not rows:
-        typer.echo("note: no event of the journal is what was asked for", err=True)
+        typer.echo(_nothing(journal, selection), err=True)
+
+
+def _nothing(journal: Path, selection: Selection) -> str:
+    """Return a note that no event was chosen, and which segments there are instead."""
+    note = "note: no event of the journal is what was asked for"
+    others = replace(selection, kinds=("offset",))
+    if selection.kinds != ("label",) or not (n := count_messages(journal, others)):
+        return note
+    count = f"{n} segment{'s' if n != 1 else ''}"
+    return f"{note}: no label, but {count} (--format csv --kinds offset)"
 
 
 def _selection(

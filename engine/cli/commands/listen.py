@@ -86,7 +86,7 @@ def listen(
         Subscriber(endpoint, chosen, stream, keys=keys) as subscriber,
     ):
         while left is None or left > 0:
-            received = _next(subscriber, timeout)
+            received = _next(subscriber, chosen, timeout)
             if received is None:
                 break
             _warn(received, subscriber.missed)
@@ -105,7 +105,9 @@ def listen(
             )
 
 
-def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
+def _next(
+    subscriber: Subscriber, kinds: list[str], timeout: float | None
+) -> Received | None:
     """Return the next message; print a note if the first one takes long."""
     if subscriber.received:
         return subscriber.receive(timeout)
@@ -113,9 +115,11 @@ def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
     received = subscriber.receive(wait_s)
     if received is not None or wait_s == timeout:
         return received
+    labels = kinds == ["label"]
+    hint = "; without a model there are no labels: --kinds onset,offset"
     typer.echo(
         f"nothing heard from {subscriber.endpoint} yet, waiting (is an engine there, "
-        "and does something sound?)",
+        f"and does something sound?{hint if labels else ''})",
         err=True,
     )
     return subscriber.receive(None if timeout is None else timeout - wait_s)

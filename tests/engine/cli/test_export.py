@@ -10,7 +10,7 @@ import pytest
 from processes.cli_process import neurovocal
 from stages.journals import INFO, frames, label, write
 
-from neurovocal.engine.contracts.types import Anchor, Gap, Health, Message
+from neurovocal.engine.contracts.types import Anchor, Gap, Health, Message, Offset
 from neurovocal.engine.journal.reader import Selection, read_messages
 
 DAY = "2023-11-14T22:13:2{}Z"  # 1_700_000_000 s
@@ -138,6 +138,21 @@ def test_an_empty_table_is_noted_on_stderr(journal: Path) -> None:
     done = neurovocal("export", str(journal), "--until", "1999-01-01T00:00Z")
     assert (done.code, len(done.out.splitlines())) == (0, 1)
     assert done.err == "note: no event of the journal is what was asked for\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "raven", "audacity"])
+def test_a_run_without_a_model_has_no_labels_and_its_segments_are_named(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "segments.sqlite"
+    write(path, [Message(INFO, Offset(7, 10, 90, False), 0, 99)])
+    done = neurovocal("export", str(path), "--format", form)
+    assert done.code == 0
+    assert done.err == (
+        "note: no event of the journal is what was asked for: no label, but 1 segment "
+        "(--format csv --kinds offset)\n"
+    )
+    assert len(rows(str(path), "--kinds", "offset")) == 1
 
 
 def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) -> None:

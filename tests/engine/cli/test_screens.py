@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from processes.cli_process import neurovocal
 
+from neurovocal.engine.cli.commands import listen
 from neurovocal.engine.cli.commands.control import _lines
 from neurovocal.engine.cli.commands.listen import as_line, heading
 from neurovocal.engine.cli.run_summary import RunTally, summary_lines
@@ -155,3 +156,24 @@ def test_plugins_are_listed_in_80_columns_and_nested_options_explained() -> None
     assert "  select  (options of its own)" in text
     assert "      min_posterior  (None)\n          Only segments" in text
     assert "SelectOptions" not in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "hint"),
+    [
+        ("label", "; without a model there are no labels: --kinds onset,offset"),
+        ("label,offset", ""),
+    ],
+)
+def test_listen_says_that_labels_need_a_model_if_nothing_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kinds: str,
+    hint: str,
+) -> None:
+    monkeypatch.setattr(listen, "_NOTE_AFTER_S", 0.0)
+    listen.listen("tcp://127.0.0.1:9", kinds=kinds, timeout=0.01)
+    assert capsys.readouterr().err == (
+        "nothing heard from tcp://127.0.0.1:9 yet, waiting (is an engine there, and "
+        f"does something sound?{hint})\n"
+    )

@@ -14,6 +14,7 @@ from repository import ROOT
 
 from neurovocal.engine.contracts.bundle import Bundle, Manifest, sha256
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models import commands
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.datasets import read_dataset
@@ -212,3 +213,17 @@ def test_shapes_that_do_not_match_are_an_error(
     job = TrainingJob(dataset, tmp_path / "new", origin=str(origin.folder))
     with pytest.raises(ConfigError, match="leave front_end to the bundle"):
         train_bundle(job, recipe, Reporter(), StopFlag())
+
+
+def test_a_missing_library_of_training_is_got_by_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as error:
+        commands._require("torch", "onnx", "jinja2")
+    assert str(error.value) == (
+        "this command needs torch, onnx and jinja2, which are not installed: "
+        "pip install 'neurovocal[train]'"
+    )
+    with pytest.raises(ConfigError, match="needs torch, which is not installed"):
+        commands._require("torch")
