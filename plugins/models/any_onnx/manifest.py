@@ -299,6 +299,9 @@ def _labels(manifest: OnnxManifest, path: Path, refuse: Any) -> tuple[str, ...]:
     if manifest.labels_file is not None:
         where = ("labels_file",)
         file = path.parent / manifest.labels_file
+        if file.exists() and not file.is_file():  # a device or pipe may never end
+            refuse(where, f"'{file}' is no file")
+            return ()
         try:
             lines = file.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """Session of a manifest's graph: checks of its tensors, posteriors of a window."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from neurovocal.engine.support.text import did_you_mean
 from neurovocal.plugins.models.any_onnx.log_mel import LogMelFrontEnd
 from neurovocal.plugins.models.any_onnx.manifest import LoadedManifest
 from neurovocal.plugins.models.onnx.session import finite, open_session
+
+log = logging.getLogger("neurovocal")
 
 _TYPE_OF = {
     "float32": "tensor(float)",
@@ -55,6 +58,7 @@ class OnnxNetwork:
         self._constants = {each.tensor: each.array() for each in manifest.constants}
         self._outputs = [manifest.output.tensor, *(s.output for s in manifest.state)]
         self._state: dict[str, Float32] = {}
+        self._told_not_finite = False
         self.reset()
         self._try_out()
 
@@ -68,7 +72,8 @@ class OnnxNetwork:
     def __call__(self, samples: Float32) -> Float32:
         """Return the posteriors of a window with its context, float32[n_labels].
 
-        Samples that are not finite count as 0.
+        Samples and outputs that are not finite count as 0; of the latter, the first
+        is told.
 
         Parameters
         ----------
@@ -84,6 +89,17 @@ class OnnxNetwork:
         values, *states = self._session.run(self._outputs, feed)
         for state, array in zip(manifest.state, states, strict=True):
             self._state[state.input] = finite(array)
+        if not self._told_not_finite and not np.isfinite(values).all():
+            self._told_not_finite = True
+            problem = f"'{manifest.output.tensor}' has values that are not finite"
+            log.warning(
+                "%s",
+                self._loaded.problem(
+                    ("output", "tensor"),
+                    f"{problem}, which count as 0: compare input and scaling with "
+                    "what the network was trained with",
+                ),
+            )
         rows = _activated(values, manifest.output.activation)
         rows = rows.reshape(-1, rows.shape[-1])
         pooled = rows.max(axis=0) if manifest.pool == "max" else rows.mean(axis=0)

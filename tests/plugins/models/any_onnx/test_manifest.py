@@ -69,6 +69,10 @@ def test_a_good_manifest_has_no_problem(folder):
             "m.yaml:8: labels_file: '{folder}/no.txt' cannot be read: No such file",
         ),
         (
+            {"labels": None, "labels_file": "/dev/zero"},
+            "m.yaml:8: labels_file: '/dev/zero' is no file",
+        ),
+        (
             {"graph": "no.onnx"},
             "m.yaml:3: graph: the ONNX file '{folder}/no.onnx' does not exist",
         ),
@@ -97,7 +101,7 @@ def test_a_good_manifest_has_no_problem(folder):
         ),
         (
             {"input": {"tensor": "input", "axes": ["samples"]}},
-            "m.yaml:6: input.tensor: input 'input' has shape [any, 800], the manifest "
+            "m.yaml:7: input.tensor: input 'input' has shape [any, 800], the manifest "
             "gives [800]",
         ),
         (

@@ -24,7 +24,9 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.testing import check_model, recut
+from neurovocal.plugins.models.any_onnx.manifest import load_manifest
 from neurovocal.plugins.models.any_onnx.model import plugin
+from neurovocal.plugins.models.any_onnx.network import OnnxNetwork
 
 RATE = 8000
 WINDOW = 800
@@ -304,3 +306,20 @@ def test_silero_conforms():
     samples = rng.normal(0, 0.1, (16000, 1)).astype(np.float32)
     items = lane_items(samples, [(2000, 5000), (9000, 9100)])
     check_model(lambda: model("onnx/silero-vad.yaml", 16000), items, grid=512)
+
+
+def test_outputs_that_are_not_finite_are_told_once(bands, caplog):
+    network = OnnxNetwork(load_manifest(bands))
+    run = network._session.run
+
+    class Broken:
+        def run(self, *given):
+            return [np.full_like(values, np.nan) for values in run(*given)]
+
+    network._session = Broken()
+    for _ in range(2):
+        assert not network(np.zeros(WINDOW, np.float32)).any()
+    assert len(caplog.records) == 1
+    told = caplog.records[0].getMessage()
+    assert "output.tensor: 'output' has values that are not finite" in told
+    assert "bands.yaml:" in told
