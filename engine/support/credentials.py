@@ -25,6 +25,10 @@ _FIELD = re.compile(
 )
 
 
+# What follows the host of a web address: path, query, fragment.
+_PATH = re.compile(r"^(\s*https?://[^/?#]*[/?#])(.+)", re.DOTALL | re.IGNORECASE)
+
+
 # HTTP headers, as programs that fetch streams take them.
 _HEADER = re.compile(
     r"\b((?:proxy-)?authorization\s*:\s*|cookie\s*:\s*)([^\r\n'\"]+)", re.IGNORECASE
@@ -100,6 +104,11 @@ def _without(key: str, value: Any) -> Any:
             name: _hidden(each) if isinstance(each, str) else each
             for name, each in value.items()
         }
+    if key == "url" and isinstance(value, str):
+        # Of webhooks: paths of chat services are tokens.
+        return _PATH.sub(
+            lambda match: match[1] + _hidden(match[2]), hide_credentials(value)
+        )
     return without_credentials(value)
 
 

@@ -36,6 +36,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _MOST_LINES = 2000
+_MOST_ODD = 0.1  # share of characters that no text has; terminals' colours are few
 _MOST_LINE = 2000
 _MOST_EVENTS = 500
 _SERVICE = "neurovocal"
@@ -65,7 +66,13 @@ def support_parts(
     if config is not None:
         parts["configuration.yaml"] = configuration_text(find_config(config))
     if journal is not None:
-        parts.update(_journal_parts(journal))
+        try:
+            parts.update(_journal_parts(journal))
+        except ConfigError as error:
+            if not journal.is_file():
+                raise
+            # A damaged journal may be why somebody is asked; the rest helps, too.
+            parts["journal-error.txt"] = str(error)
     lines = _log_lines(log)
     if lines is not None:
         parts["log.txt"] = "\n".join(lines)
@@ -123,15 +130,19 @@ def redacted(data: Any) -> Any:
     """Return the data of a configuration with all that may be secret hidden.
 
     Hidden are the values of options with names such as ``password``, ``token`` or
-    ``headers``, whole, and users and passwords in addresses.
+    ``headers``, whole, users and passwords in addresses, and the path of a ``url``.
     """
     if isinstance(data, dict):
-        return {
+        kept = {
             key: _HIDDEN
             if _SECRET.search(str(key)) and value not in (None, "", [], {})
-            else redacted(value)
+            else value
             for key, value in data.items()
         }
+        texts = {key: value for key, value in kept.items() if isinstance(value, str)}
+        return {key: redacted(value) for key, value in kept.items()} | (
+            without_credentials(texts)
+        )
     if isinstance(data, list):
         return [redacted(value) for value in data]
     return without_credentials(data)
@@ -208,6 +219,12 @@ def _last_headers(connection: sqlite3.Connection, kinds: tuple[str, ...]) -> lis
     return [str(header) for (header,) in reversed(rows)]
 
 
+def _is_text(text: str) -> bool:
+    """Return whether a file could be a log: it is not one of audio, for example."""
+    odd = sum(c == "\ufffd" or not (c.isprintable() or c.isspace()) for c in text)
+    return odd <= _MOST_ODD * len(text)
+
+
 def _log_lines(log: Path | None) -> list[str] | None:
     """Return the last lines of a log file, or else of systemd's journal."""
     if log is not None:
@@ -216,7 +233,10 @@ def _log_lines(log: Path | None) -> list[str] | None:
                 last = deque(file, _MOST_LINES)
         except OSError as error:
             raise ConfigError(f"'{log}' cannot be read: {error.strerror}") from error
-        return [line.rstrip()[:_MOST_LINE] for line in last]
+        lines = [line.rstrip().lstrip("\0")[:_MOST_LINE] for line in last]
+        if not _is_text("".join(lines)):
+            raise ConfigError(f"'{log}' is no text: name the log of the engine")
+        return lines
     if not which("journalctl"):
         return None
     command = ["journalctl", "--unit", _SERVICE, "--lines", str(_MOST_LINES)]

@@ -227,7 +227,7 @@ def test_passwords_of_addresses_are_hidden():
     hidden = redacted(
         {
             "command": f"ffmpeg -i rtsp://bird:{SECRET}@camera/a -headers x",
-            "url": f"https://host/hook?token={SECRET}&x=1",
+            "url": f"https://host/hook/{SECRET}?token={SECRET}&x=1",
         }
     )
     assert SECRET not in json.dumps(hidden)
@@ -305,4 +305,19 @@ def test_what_cannot_be_read_is_told(station, capsys):
     assert "no.sqlite" in err
     assert "no.txt" in err
     assert "name a .zip file" in err
+    assert not (station / "help.zip").exists()
+
+
+def test_of_a_damaged_journal_the_reason_is_packed(station):
+    (station / "run.sqlite").write_bytes(b"no database " * 1000)
+    assert run("support", "--journal", "run.sqlite", "--out", "help.zip") == 0
+    with zipfile.ZipFile("help.zip") as archive:
+        assert b"run.sqlite" in archive.read("journal-error.txt")
+        assert "doctor.txt" in archive.namelist()
+
+
+def test_a_recording_is_no_log(station, capsys):
+    source = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
+    assert run("support", "--log", source, "--out", "help.zip") == 1
+    assert "is no text" in capsys.readouterr().err
     assert not (station / "help.zip").exists()

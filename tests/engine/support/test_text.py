@@ -54,6 +54,21 @@ def test_data_keep_their_structure():
     }
 
 
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://hooks.example/services/T0/seed", "https://hooks.example/***"),
+        ("https://h:8443/a/${TOKEN}?x=seed", "https://h:8443/***${TOKEN}***"),
+        ("https://u:seed@h?k=seed", "https://***@h?***"),
+        ("https://h/", "https://h/"),
+        ("${HOOK}", "${HOOK}"),
+    ],
+)
+def test_the_path_of_a_webhook_is_kept_nowhere(url, kept):
+    data = {"plugin": "webhook", "options": {"url": url}}
+    assert without_credentials(data)["options"]["url"] == kept
+
+
 def test_the_output_of_a_source_program_is_published_without_credentials():
     says = "import sys; sys.exit('http://bird:seed@radio/live: refused')"
     options = pipe.options(sample_rate=8000, command=[sys.executable, "-c", says])
