@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zmq
 from bundles.tiny_bundle import make_tiny_bundle
+from repository import TESTS
 from stages.contract_sources import (
     INFO,
     RATE,
@@ -315,6 +316,7 @@ CONTRACTS = {
     ("detector", "excess"): detector_of_samples,
     ("detector", "percentile"): detector_of_samples,
     ("detector", "network"): detector_of_posteriors,
+    ("detector", "windows"): detector_of_samples,
     ("model", "classifier"): classifier,
     ("model", "rnn_rbm"): rnn_rbm,
     ("source", "file"): file,
@@ -340,6 +342,14 @@ CONTRACTS = {
     ("sink", "wav"): sink(path="sung"),
     ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
 }
+# Plugins that need a counterpart or a graph: their own tests call the same checks.
+ELSEWHERE = {
+    ("model", "onnx"): ("models/any_onnx/test_model.py", "check_model("),
+    **{
+        ("sink", name): (f"sinks/integrations/test_{name}.py", "check_sink(")
+        for name in ("daily", "lsl", "mqtt", "osc", "webhook")
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +363,10 @@ def test_every_installed_plugin_passes_its_conformance_check(
 ):
     if REGISTRY.origin(kind, name) != "neurovocal":
         pytest.skip("of another distribution, which has tests of its own")
+    if (kind, name) in ELSEWHERE:
+        path, call = ELSEWHERE[kind, name]
+        assert call in (TESTS / "plugins" / path).read_text()
+        return
     assert (kind, name) in CONTRACTS, (
         f"{kind} plugin '{name}' has no contract test: add it to CONTRACTS"
     )
@@ -362,7 +376,7 @@ def test_every_installed_plugin_passes_its_conformance_check(
     assert bench.problems == [], "good options were found fault with"
 
 
-@pytest.mark.parametrize(("kind", "name"), list(CONTRACTS))
+@pytest.mark.parametrize(("kind", "name"), [*CONTRACTS, *ELSEWHERE])
 def test_every_conformance_case_is_of_an_installed_plugin(kind, name):
     assert (kind, name) in INSTALLED, "the plugin is gone, or lost its entry point"
 
@@ -381,6 +395,8 @@ def test_stages_have_the_members_of_their_protocol(kind, bundle, tmp_path):
         "explain": {"path": str(tmp_path / "why.png")},
         "trigger": {"pattern": "a"},
         "journal": {"path": str(tmp_path / "j.sqlite")},
+        "daily": {"journal": "j.sqlite"},
+        "webhook": {"url": "http://127.0.0.1:9/", "journal": "j.sqlite"},
     }
     for name in (n for k, n in INSTALLED if k == kind):
         plugin = REGISTRY.get(kind, name)
