@@ -69,7 +69,7 @@ bench-channels: $(DEV_ENV)/.done  ## Measure many channels together beside one c
 	$(DEV_ENV)/bin/python bench/speed/channels.py
 
 bench-latency: $(DEV_ENV)/.done  ## Measure events at a subscriber beside bare ZeroMQ messages (15 minutes, idle machine)
-	$(DEV_ENV)/bin/python bench/speed/latency.py --seconds 60 --picture docs/pictures/latency.svg
+	$(DEV_ENV)/bin/python bench/speed/subscriber_latency.py --seconds 60 --picture docs/pictures/latency.svg
 	$(DEV_ENV)/bin/python bench/detection/early_onsets.py
 
 bench-page: $(DEV_ENV)/.done  ## Measure the live page before 0, 1 and 10 browsers

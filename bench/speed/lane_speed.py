@@ -17,9 +17,9 @@ from dataclasses import asdict
 
 import soxr
 from bare_loop import Cost, Pair
-from peers import Peer, peers
 from rich.console import Console
 from rich.table import Table
+from speed_peers import Peer, peers
 
 from neurovocal.engine.cli.commands.bench import latency_table, live, load, repeated
 from neurovocal.engine.config.plan import Plan

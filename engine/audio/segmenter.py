@@ -516,7 +516,8 @@ def _runs(
         from its beginning; -1 if none does, None if it was not sought.
     """
     kernel = _KERNEL.call
-    if kernel is not None:
+    # The posteriors of a network are float32, and compare as such.
+    if kernel is not None and scores.dtype == np.float64:
         return _compiled_runs(kernel, scores, off, on)
     return _plain_runs(scores, off)
 

@@ -11,7 +11,7 @@ from neurovocal.engine.wire.codec import encode
 
 BENCH = ROOT / "bench" / "speed"
 sys.path.insert(0, str(BENCH))
-import latency  # noqa: E402
+import subscriber_latency as latency  # noqa: E402
 
 BLOCK = 128
 

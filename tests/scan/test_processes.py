@@ -105,6 +105,7 @@ def finished(out: Path) -> int:
     return len(list((out / "recordings").glob("[0-9a-f]*.parquet")))
 
 
+@pytest.mark.long
 def test_killed_workers_lose_nothing(folder, expected, tmp_path):
     out = tmp_path / "out"
     with running(*arguments(folder, out, "--workers", 2)) as process:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -42,8 +42,8 @@ def installed(monkeypatch):
     """Replace the installed entry points by these."""
 
     def install(*points):
-        def entry_points(*, group):
-            return [p for p in points if p.group == group]
+        def entry_points():
+            return EntryPoints(points)
 
         monkeypatch.setattr(registry_module, "entry_points", entry_points)
         return Registry()

@@ -1,5 +1,6 @@
 """Shadow lane: gaps, ends of streams, failures and cancellation during a swap."""
 
+from dataclasses import replace
 from itertools import count
 from threading import Event as Flag
 
@@ -63,11 +64,11 @@ class Broken(SegmentLabeller):
 class Live:
     """A live source of blocks of 70 samples; `script` adds items before each."""
 
-    def __init__(self, script=lambda number: ()):
+    def __init__(self, script=lambda number: (), info=INFO):
         self.over = Flag()
         self._script = script
-        self._info = INFO
-        self.source = ScriptedSource(INFO, self._items(), live=True)
+        self._info = info
+        self.source = ScriptedSource(info, self._items(), live=True)
 
     def _items(self):
         position, left = 0, 10
@@ -134,7 +135,8 @@ def live(background, monkeypatch):
 
 @quiet
 def test_a_failing_shadow_of_one_lane_rolls_back_all_lanes(live):
-    run = live(Live(), Live())
+    # Two streams: those of one name are numbered in the order of two threads.
+    run = live(Live(), Live(info=replace(INFO, stream="other cage")))
     half = make_runner(run.sources, run.sink, models=["namer"]).plan
     bad = make_runner(run.sources, run.sink, models=["dud"]).plan
     half.lanes[1] = bad.lanes[1]
