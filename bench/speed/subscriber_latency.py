@@ -7,7 +7,7 @@ turn with it, a process that does nothing else publishes messages of the same si
 the same pace. The last runs have eight lanes, of which one is measured, beside a
 subscriber that takes everything and reads nothing. Run it on an idle machine:
 
-    .venv/bin/python bench/speed/subscriber_latency.py --seconds 60 --picture docs/latency.svg
+    .venv/bin/python bench/speed/subscriber_latency.py --seconds 60
 """
 
 import argparse
