@@ -516,7 +516,7 @@ def _runs(
         from its beginning; -1 if none does, None if it was not sought.
     """
     kernel = _KERNEL.call
-    # The posteriors of a network are float32, and compare as such.
+    # Scores of another type, as plugins may give them, are compared as they are.
     if kernel is not None and scores.dtype == np.float64:
         return _compiled_runs(kernel, scores, off, on)
     return _plain_runs(scores, off)

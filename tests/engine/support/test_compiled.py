@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from repository import ROOT
 
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.types import (
@@ -19,6 +21,7 @@ from neurovocal.engine.contracts.types import (
     Frames,
     Gap,
     Offset,
+    Posteriors,
     StreamInfo,
 )
 from neurovocal.engine.lane.builder import build_lane
@@ -56,11 +59,18 @@ def without_kernels(events: Callable[[], Any]) -> Any:
 
 
 def lane_events(
-    lengths: list[int], tile: int = 8, *, loads_after: int | None = None
+    lengths: list[int],
+    tile: int = 8,
+    *,
+    loads_after: int | None = None,
+    detector: str | None = None,
 ) -> list[Event]:
     """Events of a lane whose blocks have these lengths in turn, with a gap within."""
-    plan = plan_of(locate_config("demo", []))
-    stages = replace(plan.lanes[0], models=[])
+    chosen = [] if detector is None else [f"detector={{plugin: {detector}}}"]
+    plan = plan_of(locate_config("demo", chosen))
+    # Only `network` needs a model: it reads the classifier's posteriors.
+    models = plan.lanes[0].models[:1] if detector == "network" else []
+    stages = replace(plan.lanes[0], models=models)
     context = replace(plan.context, tile=tile)
     info = StreamInfo("x", RATE, 1)
     lane = build_lane(stages, info, 0, context, wants_frames=True)
@@ -97,8 +107,8 @@ def assert_same(found: list[Event], expected: list[Event]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert type(one) is type(other)
-        if isinstance(one, Frames):
-            assert isinstance(other, Frames)
+        if isinstance(one, Frames | Posteriors):
+            assert isinstance(other, Frames | Posteriors)
             assert one.first == other.first
             assert one.values.tobytes() == other.values.tobytes()
         else:
@@ -124,6 +134,30 @@ def test_events_are_the_same_with_and_without_kernels(
     # However blocks are cut, and if the kernels come while a stream runs.
     assert_same(lane_events([RATE], tile), expected)
     assert_same(lane_events(lengths, tile, loads_after=50), expected)
+
+
+@pytest.mark.parametrize("detector", ["bands", "excess", "percentile", "network"])
+def test_events_of_each_detector_are_the_same(
+    kernels: list[compiled.Kernel], detector: str
+) -> None:
+    expected = without_kernels(lambda: lane_events([5000], detector=detector))
+    assert sum(isinstance(event, Offset) for event in expected) > 3
+    assert_same(lane_events([5000], detector=detector), expected)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, bool])
+def test_scores_of_any_type_are_segmented(
+    kernels: list[compiled.Kernel], kind: type
+) -> None:
+    scores = np.random.default_rng(0).integers(0, 3, 4000).astype(kind)[::2]
+
+    def marks() -> list[Event]:
+        segmenter = Segmenter(SegmenterRules(on=1.0, off=0.7, min_duration=1), 1)
+        return [*segmenter.process(0, scores)]
+
+    expected = without_kernels(marks)
+    assert len(expected) > 50
+    assert marks() == expected
 
 
 def test_kernels_of_modules_that_are_imported_later_are_loaded_at_once() -> None:
