@@ -104,7 +104,11 @@ class Cluster:
         except Empty:
             self._require_scheduler()
             return None
-        if future.status in ("cancelled", "lost"):
+        if future.status == "lost":
+            # Its worker was killed with the result: the scheduler runs it again.
+            future.add_done_callback(self._finished.put)
+            return None
+        if future.status == "cancelled":
             raise SchedulerLostError("the scheduler has dropped the tasks")
         _, task = self._running.pop(future.key)
         return task, self._result(future)

@@ -19,6 +19,7 @@ from datasets.archives import InlineCluster, contents, make_archive, rows
 from processes.cli_process import NEUROVOCAL, Done, running
 from processes.waiting import until
 
+from neurovocal.models.scan.cluster import open_cluster
 from neurovocal.models.scan.command import make_job
 from neurovocal.models.scan.recordings import find_inputs
 from neurovocal.models.scan.results import Results
@@ -105,7 +106,27 @@ def finished(out: Path) -> int:
     return len(list((out / "recordings").glob("[0-9a-f]*.parquet")))
 
 
-@pytest.mark.long
+def test_a_result_that_is_lost_with_its_worker_is_computed_again(folder):
+    job = make_job(str(folder / "bundle"), None, None, None, None)
+    inputs = find_inputs([str(folder / "archive")])
+    task = next(make_tasks(inputs, set(), 1 << 20, None))
+    with open_cluster(job, 1, None) as cluster:
+        cluster.submit(task)
+        until(lambda: not cluster._finished.empty())
+        ((future, _),) = cluster._running.values()
+        # It has ended, but nobody has fetched the result from its worker yet.
+        killed = workers_of(os.getpid())
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: future.status == "lost")
+        ended = None
+        while ended is None:
+            ended = cluster.next(0.2)
+    assert killed
+    assert ended[0] == task
+    assert len(ended[1].recordings) == len(task.inputs)
+
+
 def test_killed_workers_lose_nothing(folder, expected, tmp_path):
     out = tmp_path / "out"
     with running(*arguments(folder, out, "--workers", 2)) as process:
