@@ -51,7 +51,7 @@ def make_archive(folder: Path, hours: float, song_share: float) -> None:
 
 
 def scan(job: Job, archive: Path, out: Path, workers: int) -> dict[str, float]:
-    """Scan the archive into a new folder; return seconds by what they were spent on."""
+    """Scan the archive into a new folder; return times and counts by name."""
     inputs = find_inputs([str(archive)])
     results = Results(out, job.provenance)
     results.open()

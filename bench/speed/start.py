@@ -43,14 +43,14 @@ class Spent(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment, without what makes every start compile."""
+    """Return the environment of a start that reads and writes compiled modules."""
     left_out = "PYTHONDONTWRITEBYTECODE"
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return {k: v for k, v in os.environ.items() if k != left_out} | threads
 
 
 def run_to_end(arguments: Sequence[str]) -> Spent:
-    """Run a command to its end and return what it took."""
+    """Run a command to its end; return its wall-clock and CPU time, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     subprocess.run(

@@ -38,7 +38,7 @@ class Outgoing:
 def outgoing(
     message: Message, run: str, station: str, position: Position | None = None
 ) -> Outgoing:
-    """Return the item of a message: the header of docs/wire.md and three fields more.
+    """Return what is sent of a message: its header on the wire and three fields more.
 
     These are ``id``, ``station`` and ``time`` (UTC of the event, ISO 8601, or null).
     """

@@ -13,7 +13,6 @@ from neurovocal.engine.journal.follower import JournalFollower
 from neurovocal.engine.support.endpoints import parse_address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import plain, shortened
-from neurovocal.plugins.sinks.integrations.delivery.daily import DailySummary
 from neurovocal.plugins.sinks.integrations.delivery.items import is_provisional
 from neurovocal.plugins.sinks.integrations.delivery.options import (
     DeliveryOptions,
@@ -26,6 +25,10 @@ from neurovocal.plugins.sinks.integrations.delivery.queues import (
     DeliveryQueue,
     JournalQueue,
     MemoryQueue,
+)
+from neurovocal.plugins.sinks.integrations.delivery.sink import (
+    DeliverySink,
+    begin_summary,
 )
 from neurovocal.plugins.sinks.integrations.delivery.state import StateFile
 from neurovocal.plugins.sinks.integrations.delivery.worker import (
@@ -99,7 +102,7 @@ class MqttOptions(DeliveryOptions):
         return value
 
 
-class MqttSink:
+class MqttSink(DeliverySink):
     """Publishes events at QoS 1, and states of streams (docs/connect/mqtt.md).
 
     Parameters
@@ -111,10 +114,10 @@ class MqttSink:
     """
 
     def __init__(self, options: MqttOptions, context: BuildContext) -> None:
+        super().__init__(options.linger_s)
         self._kinds = delivered_kinds(context)
         self.wants = self._kinds | _STATE_KINDS
         self._options, self._clock = options, context.clock
-        self._linger_s = options.linger_s
         self._station = context.stream
         self._accepts_all = options.labels == "all"
         path = state_path(options, options.journal, _NAME)
@@ -129,7 +132,6 @@ class MqttSink:
             summaries=options.summary_at is not None,
         )
         self._client: MqttClient | None = None
-        self._worker: DeliveryWorker | None = None
 
     def open(self) -> None:
         """Read state and password, and begin to connect.
@@ -161,7 +163,9 @@ class MqttSink:
             self._clock,
             batch=_BATCH,
             most_per_s=options.most_per_s,
-            summary=self._summary(),
+            summary=begin_summary(
+                options, options.journal, self._station, self._file, self._clock
+            ),
             on_finished=self._finished,
         )
         self._worker.start()
@@ -175,20 +179,6 @@ class MqttSink:
         if message.kind in self._kinds and self._accepts(message):
             self._queue.put(message)
             self._worker.wake()
-
-    def flush(self, timeout: float) -> None:
-        """Let the delivery look at its queue."""
-        if self._worker is not None:
-            self._worker.wake()
-
-    def limit_close(self, seconds: float) -> None:
-        """Give the broker no more time than this when the sink is closed."""
-        self._linger_s = min(self._linger_s, seconds)
-
-    def close(self) -> None:
-        """Publish what is left within `linger_s`, and that the station is offline."""
-        if self._worker is not None:
-            self._worker.stop(self._linger_s)
 
     def stats(self) -> dict[str, object]:
         """Return the counters of the delivery."""
@@ -229,17 +219,6 @@ class MqttSink:
             self._station,
             self._accepts,
         )
-
-    def _summary(self) -> DailySummary | None:
-        options, at = self._options, self._options.time_of_summary()
-        if at is None or options.journal is None or self._file is None:
-            return None
-        journal, zone = at_home(options.journal), options.zone()
-        summary = DailySummary(
-            journal, self._station, at, zone, self._file, self._clock
-        )
-        summary.begin()
-        return summary
 
     def _broker(self) -> Broker:
         options = self._options

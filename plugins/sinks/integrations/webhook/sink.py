@@ -13,7 +13,6 @@ from neurovocal.engine.contracts.options import OptionProblem
 from neurovocal.engine.journal.follower import JournalFollower
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import plain, shortened
-from neurovocal.plugins.sinks.integrations.delivery.daily import DailySummary
 from neurovocal.plugins.sinks.integrations.delivery.items import (
     Outgoing,
     is_provisional,
@@ -26,6 +25,10 @@ from neurovocal.plugins.sinks.integrations.delivery.options import (
     state_path,
 )
 from neurovocal.plugins.sinks.integrations.delivery.queues import JournalQueue
+from neurovocal.plugins.sinks.integrations.delivery.sink import (
+    DeliverySink,
+    begin_summary,
+)
 from neurovocal.plugins.sinks.integrations.delivery.state import StateFile
 from neurovocal.plugins.sinks.integrations.delivery.worker import (
     DeliveryWorker,
@@ -83,8 +86,8 @@ class WebhookOptions(DeliveryOptions):
     alternatives = (("secret", "secret_file"),)
 
 
-class WebhookSink:
-    """Delivers each event of the journal at least once, in order (docs/webhook.md).
+class WebhookSink(DeliverySink):
+    """Delivers each event of the journal at least once (docs/connect/webhook.md).
 
     Parameters
     ----------
@@ -95,9 +98,9 @@ class WebhookSink:
     """
 
     def __init__(self, options: WebhookOptions, context: BuildContext) -> None:
+        super().__init__(options.linger_s)
         self.wants = delivered_kinds(context)
         self._options = options
-        self._linger_s = options.linger_s
         self._clock, self._station = context.clock, context.stream
         path = state_path(options, options.journal, _NAME)
         assert path is not None
@@ -111,7 +114,6 @@ class WebhookSink:
             self._station,
             lambda message: accepts_all or not is_provisional(message),
         )
-        self._worker: DeliveryWorker | None = None
 
     def open(self) -> None:
         """Read state and secret, and begin to deliver.
@@ -126,13 +128,6 @@ class WebhookSink:
             return
         options = self._options
         self._queue.open()
-        at = options.time_of_summary()
-        summary = None
-        if at is not None:
-            journal = at_home(options.journal)
-            zone, clock = options.zone(), self._clock
-            summary = DailySummary(journal, self._station, at, zone, self._file, clock)
-            summary.begin()
         self._worker = DeliveryWorker(
             f"nv-{_NAME}",
             self._queue,
@@ -140,7 +135,9 @@ class WebhookSink:
             self._clock,
             batch=_BATCH,
             most_per_s=options.most_per_s,
-            summary=summary,
+            summary=begin_summary(
+                options, options.journal, self._station, self._file, self._clock
+            ),
             on_finished=self._finished,
         )
         self._worker.start()
@@ -149,20 +146,6 @@ class WebhookSink:
         """Let the delivery look at the journal, which gets the message, too."""
         if self._worker is not None:
             self._worker.wake()
-
-    def flush(self, timeout: float) -> None:
-        """Let the delivery look at the journal."""
-        if self._worker is not None:
-            self._worker.wake()
-
-    def limit_close(self, seconds: float) -> None:
-        """Give the service no more time than this when the sink is closed."""
-        self._linger_s = min(self._linger_s, seconds)
-
-    def close(self) -> None:
-        """Deliver what is left within `linger_s`; the next run delivers the rest."""
-        if self._worker is not None:
-            self._worker.stop(self._linger_s)
 
     def stats(self) -> dict[str, object]:
         """Return the counters of the delivery, and those over all runs."""
