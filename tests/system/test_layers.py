@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -123,12 +123,35 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+Check = Callable[[Path], None]  # fails where a path breaks a rule
 ALL = [path for layer in LAYERS for path in modules(layer)]
 FILES = [*ALL, *modules("tests"), *modules("bench")]
 FOLDERS = sorted({path.parent for path in FILES})
 ENGINE = modules("engine")
 PLUGINS = modules("plugins")
-for_each_file = functools.partial(pytest.mark.parametrize, "path", ids=name_of)
+
+
+def for_each(paths: list[Path]) -> Callable[[Check], Callable[[], None]]:
+    """Make one test of a rule for a path: it names all that break the rule.
+
+    A test a file would be thousands, whose bookkeeping takes minutes.
+    """
+
+    def of(check: Check) -> Callable[[], None]:
+        def test() -> None:
+            assert paths
+            broken = []
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    broken.append(f"{name_of(path)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return of
 
 
 @functools.cache
@@ -136,9 +159,10 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each imported name and whether it is imported only when needed."""
-    lazy = set()
+@functools.cache
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Return each imported name and whether it is imported only when needed."""
+    found, lazy = [], set()
     tree = parsed(path)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -148,13 +172,15 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, id(node) in lazy
+                found.append((alias.name, id(node) in lazy))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "a relative import"
             for alias in node.names:
-                yield f"{node.module}.{alias.name}", id(node) in lazy
+                found.append((f"{node.module}.{alias.name}", id(node) in lazy))
+    return found
 
 
+@functools.cache
 def imported_files(path: Path) -> set[str]:
     """Return the files of this repository that `path` imports, by name."""
     found = set()
@@ -190,7 +216,7 @@ def rank(name: str) -> tuple[int, str] | None:
 # ---- who may import what ----
 
 
-@for_each_file(argvalues=ALL)
+@for_each(ALL)
 def test_layers_import_only_those_below(path):
     layer = path.relative_to(ROOT).parts[0]
     above = LAYERS[LAYERS.index(layer) + 1 :]
@@ -201,7 +227,7 @@ def test_layers_import_only_those_below(path):
             assert rest[0] not in above, f"{layer} must not import {name}"
 
 
-@for_each_file(argvalues=ALL)
+@for_each(ALL)
 def test_packages_import_only_those_below(path):
     layer = path.relative_to(ROOT).parts[0]
     if (own := rank(name_of(path))) is None:
@@ -219,7 +245,7 @@ def test_packages_import_only_those_below(path):
         )
 
 
-@for_each_file(argvalues=modules("engine/testing"))
+@for_each(modules("engine/testing"))
 def test_the_test_kit_imports_contracts_and_audio_alone(path):
     for name in imported_files(path):
         assert within(name, tuple(TEST_KIT)), (
@@ -227,21 +253,21 @@ def test_the_test_kit_imports_contracts_and_audio_alone(path):
         )
 
 
-@for_each_file(argvalues=ENGINE)
+@for_each(ENGINE)
 def test_the_engine_does_not_import_its_own_public_api(path):
     assert "engine/__init__.py" not in imported_files(path), (
         "import the name from the module that defines it, not from neurovocal.engine"
     )
 
 
-@for_each_file(argvalues=ALL)
+@for_each(ALL)
 def test_only_sockets_import_zeromq(path):
     if not within(name_of(path), ZMQ_USERS):
         used = [name for name, _ in imports(path) if name.split(".")[0] == "zmq"]
         assert not used, f"{used}: call engine/wire or plugins/zeromq instead"
 
 
-@for_each_file(argvalues=PLUGINS)
+@for_each(PLUGINS)
 def test_only_plugins_of_these_formats_import_wire_and_journal(path):
     if not within(name_of(path), FORMAT_USERS):
         used = {
@@ -264,7 +290,7 @@ def plugin_names() -> set[str]:
     }
 
 
-@for_each_file(argvalues=ENGINE)
+@for_each(ENGINE)
 def test_the_engine_knows_no_plugin_by_name(path):
     if within(name_of(path), PLUGIN_NAME_USERS):
         return
@@ -279,7 +305,7 @@ def test_the_engine_knows_no_plugin_by_name(path):
     )
 
 
-@for_each_file(argvalues=ENGINE)
+@for_each(ENGINE)
 def test_commands_import_the_cli_one_way(path):
     for name in imported_files(path):
         if within(name, ("engine/cli/diagnosis",)):
@@ -321,7 +347,7 @@ def test_wire_formats_are_usable_without_zeromq(module):
 # ---- heavy libraries ----
 
 
-@for_each_file(argvalues=ENGINE)
+@for_each(ENGINE)
 def test_the_engine_needs_no_heavy_library(path):
     for name, lazy in imports(path):
         if name.split(".")[0] in FORBIDDEN:
@@ -329,7 +355,7 @@ def test_the_engine_needs_no_heavy_library(path):
             assert lazy, f"{name} is imported before anything needs it"
 
 
-@for_each_file(argvalues=PLUGINS)
+@for_each(PLUGINS)
 def test_plugins_load_heavy_libraries_when_they_are_built(path):
     for name, lazy in imports(path):
         top = name.split(".")[0]
@@ -368,13 +394,13 @@ def test_only_models_import_torch():
 # ---- sizes ----
 
 
-@for_each_file(argvalues=FILES)
+@for_each(FILES)
 def test_no_file_is_too_long_to_read(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert n_lines <= MOST_LINES, f"{n_lines} lines: split it by subject"
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+@for_each(FOLDERS)
 def test_no_folder_has_too_many_entries(folder):
     entries = {
         path.relative_to(folder).parts[0]
@@ -396,7 +422,7 @@ def importers() -> dict[str, set[str]]:
     return found
 
 
-@for_each_file(argvalues=ALL)
+@for_each(ALL)
 def test_no_small_file_serves_one_neighbour_alone(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
     users = importers().get(name_of(path), set())
@@ -425,7 +451,7 @@ def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                     yield f"{node.name}.{child.name}", child
 
 
-@for_each_file(argvalues=ALL)
+@for_each(ALL)
 def test_public_names_have_docstrings(path):
     if not path.read_text(encoding="utf-8").strip():
         return
@@ -433,7 +459,7 @@ def test_public_names_have_docstrings(path):
         assert ast.get_docstring(node), f"{name} has no docstring"
 
 
-@for_each_file(argvalues=FILES)
+@for_each(FILES)
 def test_no_file_contains_a_path_of_this_machine(path):
     text = path.read_text(encoding="utf-8")
     home = f"{Path.home()}/"
