@@ -88,8 +88,19 @@ class Located:
         return f"{self.name}: {what}"
 
 
-def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
+def read_located(
+    path: Path, overrides: Iterable[str] = (), *, noun: str = "configuration"
+) -> Located:
     """Read a YAML file, expand ``${NAME}`` and apply ``a.b.c=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    overrides : iterable of str
+        ``a.b.c=value``.
+    noun : str
+        What the file is, for messages, such as ``"manifest"``.
 
     Raises
     ------
@@ -100,21 +111,20 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
     try:
         text = safe_yaml.read_text(path)
     except FileNotFoundError as error:
-        raise ConfigError(f"configuration '{path}' does not exist") from error
+        raise ConfigError(f"{noun} '{path}' does not exist") from error
     except IsADirectoryError as error:
-        raise ConfigError(
-            f"configuration '{path}' is a folder: name a YAML file"
-        ) from error
+        raise ConfigError(f"{noun} '{path}' is a folder: name a YAML file") from error
     except OSError as error:
         raise ConfigError(
-            f"configuration '{path}' cannot be read: {error.strerror or error}"
+            f"{noun} '{path}' cannot be read: {error.strerror or error}"
         ) from error
     except safe_yaml.YamlError as error:
         if error.line:
             raise ConfigError(f"{path}:{error.line}: {error}") from error
+        hint = "; recordings are arguments of 'detect' and 'label'"
         raise ConfigError(
-            f"'{path}' is no configuration: {error}; recordings are arguments of "
-            "'detect' and 'label'"
+            f"'{path}' is no {noun}: {error}"
+            + (hint if noun == "configuration" else "")
         ) from error
     return parse_located(text, str(path), overrides)
 

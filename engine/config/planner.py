@@ -201,6 +201,7 @@ class _Planner:
             self._stage("model", model, (*loc, "models", index), context)
             for index, model in enumerate(lane.models)
         ]
+        self._label_names([model for model in models if model], context)
         sinks = self._sinks(lane.sinks, loc, context)
         if source is None or features is None or detector is None or None in models:
             return None
@@ -214,6 +215,25 @@ class _Planner:
             sinks=sinks,
             signal=lane.signal,
         )
+
+    def _label_names(self, models: Sequence[StagePlan], context: BuildContext) -> None:
+        """Check that labels tell by the name of their model which one gave them."""
+        seen: dict[str, StagePlan] = {}
+        for model in models:
+            name = model.plugin.label_name(model.options, context)
+            if name is None:
+                continue
+            if (other := seen.setdefault(name, model)) is model:
+                continue
+            remedy = "remove one of them"
+            if "name" in model.plugin.options.model_fields:
+                remedy = "give one of them another 'name' in its options"
+            self._problem(
+                model.loc,
+                f"this {model.name} and the one at {_dotted(other.loc)} would both "
+                f"label as '{name}', and nobody could tell their labels apart: "
+                f"{remedy}",
+            )
 
     def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:
         self._bundle_failed = False
@@ -442,6 +462,10 @@ def _known_stream(
     if rate is None and source is not None and named:
         rate = source.plugin.sample_rate(source.options, context)
     return None if rate is None else StreamInfo(name, rate, 1)
+
+
+def _dotted(loc: Location) -> str:
+    return ".".join(str(part) for part in loc)
 
 
 def _context_of(lane: LanePlan, context: BuildContext) -> BuildContext:

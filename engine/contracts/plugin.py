@@ -144,6 +144,10 @@ def _unknown_rate(options: Any, context: Any) -> int | None:
     return None
 
 
+def _no_name(options: Any, context: Any) -> str | None:
+    return None
+
+
 def _no_files(options: Any, context: Any) -> Iterable[FileAccess]:
     return ()
 
@@ -188,6 +192,9 @@ class Plugin(Generic[OptionsT]):
     check_lanes : callable
         For a sink: as `check`, with the contexts of all lanes whose messages it gets;
         to ask for events that none of them can produce is a mistake.
+    label_name : callable
+        For a model: ``label_name(options, context)`` returns the name of the model in
+        its labels if it gives labels, or None: two models of a lane have two names.
     api : int
         Version of the contracts for which the plugin was written.
     """
@@ -207,4 +214,5 @@ class Plugin(Generic[OptionsT]):
     check_lanes: Callable[[OptionsT, Sequence[BuildContext]], Iterable[str]] = (
         _no_problems
     )
+    label_name: Callable[[OptionsT, BuildContext], str | None] = _no_name
     api: int = API_VERSION

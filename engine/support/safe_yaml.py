@@ -6,6 +6,7 @@ values than memory holds: the number of values and levels is limited.
 """
 
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -96,13 +97,20 @@ for _kind, _pattern, _first in _CORE:
 def read_text(path: Path) -> str:
     """Read the text of a file of at most `MOST_BYTES` bytes.
 
+    Pipes and devices are refused: they may never end. A pipe that the shell has made
+    for this program (``/dev/stdin``, ``/dev/fd/63``) is read.
+
     Raises
     ------
     OSError
         As for any file.
     YamlError
-        The file is too long, or is no text.
+        It is no file, too long, or no text.
     """
+    kind = path.stat().st_mode
+    is_of_shell = path.is_relative_to("/dev/fd") or path == Path("/dev/stdin")
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_of_shell):
+        raise YamlError("it is a pipe or device: name a file")
     with path.open("rb") as stream:
         content = stream.read(MOST_BYTES + 1)
     try:
@@ -154,7 +162,10 @@ def compose(text: str, *, is_written: bool = False) -> yaml.Node | None:
         raise YamlError(f"it holds {what}, which no text has", line) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        reason = _sentence(str(getattr(error, "problem", None) or error), text, mark)
+        problem = str(getattr(error, "problem", None) or error)
+        if mark and (lacking := _lacking_colon(problem, text, mark.line)) is not None:
+            raise lacking from None
+        reason = _sentence(problem, text, mark)
         raise YamlError(reason, mark.line + 1 if mark else None) from None
     except RecursionError:
         raise YamlError("nested too deeply") from None
@@ -343,6 +354,36 @@ _MEANINGS = [
         "not closed",
     ),
 ]
+
+
+# Line with a name that no ': ' follows: without ':', and without the blank behind it.
+_NO_COLON = re.compile(r"\s*(?:- +)?([A-Za-z_]\w*) +([^\s:#][^:#]*?)\s*(?:#.*)?")
+_NO_BLANK = re.compile(r"\s*(?:- +)?([A-Za-z_]\w*):([^\s:/#][^:#]*?)\s*(?:#.*)?")
+
+
+def _lacking_colon(problem: str, text: str, line: int) -> YamlError | None:
+    """Return what to tell if a line near a mistake is a key without ``': '``.
+
+    The parser takes it for a text of several lines, and stumbles over one below it.
+    """
+    if not problem.startswith(("mapping values", "could not find expected")):
+        return None
+    lines = text.split("\n")[: line + 1]
+    for number in range(len(lines), 0, -1):
+        written = lines[number - 1]
+        if not written.strip() or written.lstrip().startswith("#"):
+            continue
+        for pattern, lacks in ((_NO_COLON, "':'"), (_NO_BLANK, "a blank behind ':'")):
+            if (match := pattern.fullmatch(written)) is not None:
+                key, value = match[1], shortened(match[2])
+                return YamlError(
+                    f"'{shortened(written.strip())}' lacks {lacks}: write "
+                    f"'{key}: {value}'",
+                    number,
+                )
+        if number <= line:  # only the nearest line above
+            return None
+    return None
 
 
 def _sentence(problem: str, text: str, mark: Any) -> str:

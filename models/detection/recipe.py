@@ -101,7 +101,7 @@ def load_recipe(path: Path | None) -> DetectorRecipe:
     """
     if path is None:
         return DetectorRecipe()
-    located = read_located(path)
+    located = read_located(path, noun="recipe")
     try:
         return DetectorRecipe.model_validate(located.data)
     except ValidationError as error:

@@ -397,7 +397,7 @@ def load_config(path: Path | None) -> TrainConfig:
     """
     if path is None:
         return TrainConfig()
-    located = read_located(path)
+    located = read_located(path, noun="recipe")
     problems = _option_problems(located)
     try:
         config = TrainConfig.model_validate(located.data)

@@ -264,7 +264,7 @@ def load_manifest(path: Path) -> LoadedManifest:
     ConfigError
         All mistakes at once, each with file and line.
     """
-    located = read_located(path)
+    located = read_located(path, noun="manifest")
     try:
         manifest = OnnxManifest.model_validate(located.data)
     except ValidationError as error:

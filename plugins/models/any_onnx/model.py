@@ -280,6 +280,15 @@ def _reads(options: OnnxOptions, context: BuildContext) -> Iterable[FileAccess]:
         return
 
 
+def _label_name(options: OnnxOptions, context: BuildContext) -> str | None:
+    if options.name is not None:
+        return options.name
+    try:
+        return _load(options, context).manifest.name
+    except ConfigError:  # told by the check of the options
+        return None
+
+
 plugin = Plugin(
     kind="model",
     options=OnnxOptions,
@@ -287,4 +296,5 @@ plugin = Plugin(
     summary="labels of segments from any audio classifier in an ONNX file",
     check=_check,
     reads=_reads,
+    label_name=_label_name,
 )

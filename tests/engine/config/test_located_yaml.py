@@ -1,6 +1,8 @@
 """YAML with line numbers: each mistake is a sentence with its line."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -53,6 +55,24 @@ def test_a_file_that_is_no_mapping_is_refused(text):
         ("a: 1\n  b: 2\n", "x.yaml:2: not valid YAML: ': ' stands where no key can"),
         ("a: b: c\n", "x.yaml:1: not valid YAML: ': ' stands where no key can"),
         ("a: 1\nb\nc: 2\n", "x.yaml:3: not valid YAML: this or the line before it"),
+        (
+            "version 1\nstation: a\n",
+            "x.yaml:1: not valid YAML: 'version 1' lacks ':': write 'version: 1'",
+        ),
+        (
+            "version: 1\n# of the loft\nstation aviary 3  # here\n\nsinks: []\n",
+            "x.yaml:3: not valid YAML: 'station aviary 3  # here' lacks ':': write "
+            "'station: aviary 3'",
+        ),
+        (
+            "sinks:\n  - plugin zmq\n    options: {}\n",
+            "x.yaml:2: not valid YAML: '- plugin zmq' lacks ':': write 'plugin: zmq'",
+        ),
+        (
+            "detector:\n  plugin:energy\n  options: {}\n",
+            "x.yaml:2: not valid YAML: 'plugin:energy' lacks a blank behind ':': write "
+            "'plugin: energy'",
+        ),
         ("a: [1,\n", "x.yaml:2: not valid YAML: a value is missing or begins with"),
         ("a: [1, 2\nb: 3\n", "x.yaml:2: not valid YAML: a list or mapping in brackets"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: a second document"),
@@ -290,6 +310,23 @@ def test_unreadable_files_are_refused(tmp_path):
         read_located(binary)
     with pytest.raises(ConfigError, match="is a folder: name a YAML file"):
         read_located(tmp_path)
+
+
+def test_a_pipe_or_device_is_refused_and_no_wait_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=f"'{path}' is no recipe: it is a pipe"):
+            read_located(path, noun="recipe")
+
+
+def test_a_pipe_of_the_shell_is_read():
+    read, write = os.pipe()
+    os.write(write, b"a: 1\n")
+    os.close(write)
+    try:
+        assert read_located(Path(f"/dev/fd/{read}")).data == {"a": 1}
+    finally:
+        os.close(read)
 
 
 def test_an_override_that_is_given_twice_is_refused():

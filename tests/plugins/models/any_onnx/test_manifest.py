@@ -6,6 +6,7 @@ import yaml
 from onnx import TensorProto, helper
 from stages.onnx_graphs import save_band_classifier, save_graph, write_manifest
 
+from neurovocal.engine.cli import main
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -259,3 +260,35 @@ def test_shipped_manifests_name_what_must_be_added(tmp_path):
         with pytest.raises(ConfigError, match=rf"{name}\.onnx' does not exist"):
             load_manifest(path)
         assert stated["window"] % stated["sample_rate"] == 0
+
+
+TWICE = """\
+version: 1
+source: {plugin: synthetic, options: {duration_s: 1}}
+models:
+  - plugin: onnx
+    options: {manifest: m.yaml}
+  - plugin: onnx
+    options: {manifest: m.yaml%s}
+sinks: [{plugin: jsonl}]
+"""
+
+
+def test_two_models_of_one_name_in_a_lane_are_refused(folder, capsys):
+    write_manifest(folder / "m.yaml", **{**GOOD, "name": "bands"})
+    config = folder / "c.yaml"
+
+    def checked(more=""):
+        config.write_text(TWICE % more)
+        with pytest.raises(SystemExit) as ended:
+            main(["check", str(config)])
+        return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+    code, told = checked()
+    assert code == 1
+    assert (
+        "models.1: this model 'onnx' and the one at models.0 would both label as "
+        "'bands', and nobody could tell their labels apart: give one of them another "
+        "'name' in its options" in told
+    )
+    assert checked(", name: loud-only")[0] == 0
