@@ -169,7 +169,8 @@ def _source(ask: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"sample_rate": int(rate), "channels": [1]}
     if device != "default":
         options["device"] = int(device) if device.isdigit() else device
-    return {"plugin": "microphone", "options": options}
+    # The default of live sources, written out: whoever reads the file knows it.
+    return {"plugin": "microphone", "options": options, "on_error": "restart"}
 
 
 def _shipped_bundles() -> list[str]:

@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from threading import Event, Lock, Thread
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from neurovocal.engine import (
     Surprise,
 )
 from neurovocal.engine.contracts.options import OptionProblem
+from neurovocal.engine.support.calls import Backoff
 from neurovocal.engine.support.endpoints import parse_address
 from neurovocal.engine.support.text import plain, shortened
 
@@ -66,7 +68,8 @@ class OscSink:
     """Sends each event as one message to each target, at once (docs/connect/osc.md).
 
     UDP tells nothing about its arrival: what is lost on the way is lost, and only what
-    this machine could not send is counted.
+    this machine could not send is counted. A target whose name is not known is looked
+    up again, with growing pauses of up to 30 s; the others get their messages meanwhile.
 
     Parameters
     ----------
@@ -80,65 +83,60 @@ class OscSink:
 
     def __init__(self, options: OscOptions, clock: Clock) -> None:
         self._options, self._clock = options, clock
-        self._sockets: list[tuple[socket.socket, Any]] = []
+        self._targets: list[_Target] = []
+        self._is_over = Event()
         self._sent = self._failed = 0
         self._trouble: str | None = None
 
     def open(self) -> None:
-        """Look the targets up and make sockets.
+        """Look the targets up and make sockets; go on looking for unknown ones.
 
         Raises
         ------
         ConfigError
-            The library is missing, or the name of a target is not known.
+            The library is missing, or a target is no `HOST:PORT`.
         """
         self.close()
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        for target in self._options.targets:
-            host, port = parse_address(target, binds=False)
-            try:
-                family, kind, *_, address = socket.getaddrinfo(
-                    host, port, type=socket.SOCK_DGRAM
-                )[0]
-            except OSError as error:
-                self.close()
-                raise ConfigError(
-                    f"target '{target}' is not known: {error.strerror}"
-                ) from error
-            connection = socket.socket(family, kind)
-            connection.setblocking(False)
-            self._sockets.append((connection, address))
+        self._targets = [_Target(name) for name in self._options.targets]
+        self._is_over = Event()
+        unknown = [target for target in self._targets if not target.look_up()]
+        if unknown:
+            Thread(
+                target=_keep_looking,
+                args=(unknown, self._is_over),
+                name="nv-osc",
+                daemon=True,
+            ).start()
 
     def write(self, message: Message) -> None:
         """Send the message of an event; StageError if the sink is not open."""
-        if not self._sockets:
+        if not self._targets:
             raise StageError("the OSC sink is not open")
         arguments = _arguments_of(message, self._late_ms(message))
         if arguments is None:
             return
         packet = _packet(f"{self._options.address}/{message.kind}", arguments)
-        for connection, address in self._sockets:
-            try:
-                connection.sendto(packet, address)
-            except OSError as error:
+        for target in self._targets:
+            if target.unknown is not None:
                 self._failed += 1
-                reason = (error.strerror or "cannot be reached").lower()
-                self._trouble = f"{address[0]}:{address[1]}: {reason}"
-            else:
+                continue
+            self._trouble = target.send(packet)
+            if self._trouble is None:
                 self._sent += 1
-                self._trouble = None
+            else:
+                self._failed += 1
 
     def flush(self, timeout: float) -> None:
         """Do nothing: no message waits."""
 
     def close(self) -> None:
         """Close the sockets. May be called twice."""
-        while self._sockets:
-            connection, _ = self._sockets.pop()
-            with suppress(OSError):
-                connection.close()
+        self._is_over.set()
+        while self._targets:
+            self._targets.pop().close()
 
     def stats(self) -> dict[str, object]:
         """Return the numbers of messages that were sent and that could not be."""
@@ -146,8 +144,9 @@ class OscSink:
 
     @property
     def trouble(self) -> str | None:
-        """Why the last message could not be sent, or None."""
-        return self._trouble
+        """Why a target is not known, or the last message not sent; None: all is well."""
+        unknown = (target.unknown for target in self._targets)
+        return next((reason for reason in unknown if reason), self._trouble)
 
     def _late_ms(self, message: Message) -> float:
         """Return the time since the event's instant; -1 where it is not known."""
@@ -156,6 +155,70 @@ class OscSink:
             return _UNKNOWN_MS
         since_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
         return ledger.wait_ms + ledger.queue_ms + ledger.compute_ms + since_ms
+
+
+class _Target:
+    """Program that gets the messages.
+
+    Attributes
+    ----------
+    unknown : str or None
+        Why its name is not known, as a sentence; None: it is known.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = Lock()
+        self._connection: socket.socket | None = None
+        self._address: Any = None
+        self._is_closed = False
+        self.unknown: str | None = f"target '{name}' has not been looked up yet"
+
+    def look_up(self) -> bool:
+        """Find the address, which may take seconds; return whether it is known."""
+        host, port = parse_address(self._name, binds=False)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            family, kind, *_, address = found[0]
+            connection = socket.socket(family, kind)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self.unknown = f"target '{self._name}' is not known: {reason}"
+            return False
+        connection.setblocking(False)
+        with self._lock:
+            self._connection, self._address = connection, address
+            self.unknown = None
+            is_late = self._is_closed
+        if is_late:
+            self.close()
+        return True
+
+    def send(self, packet: bytes) -> str | None:
+        """Send a packet; return a sentence if it could not be sent."""
+        with self._lock:
+            if self._connection is None:
+                return f"target '{self._name}' is not known"
+            try:
+                self._connection.sendto(packet, self._address)
+            except OSError as error:
+                reason = (error.strerror or "cannot be reached").lower()
+                return f"{self._address[0]}:{self._address[1]}: {reason}"
+        return None
+
+    def close(self) -> None:
+        """Close the socket, also of a lookup that is still going on."""
+        with self._lock, suppress(OSError):
+            self._is_closed = True
+            if self._connection is not None:
+                self._connection.close()
+
+
+def _keep_looking(targets: list[_Target], is_over: Event) -> None:
+    """Look targets up until all are known, or the sink is closed."""
+    backoff = Backoff()
+    while targets and not is_over.wait(backoff.pause_s()):
+        targets = [target for target in targets if not target.look_up()]
 
 
 def _arguments_of(message: Message, late_ms: float) -> _Arguments | None:

@@ -365,6 +365,13 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
 
 
+def test_init_writes_that_a_microphone_is_waited_for(neurovocal, tmp_path):
+    neurovocal("init", str(tmp_path / "mine.yaml"), "--yes")  # where there is one or not
+    written = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert written["source"]["plugin"] == "microphone"
+    assert written["source"]["on_error"] == "restart"
+
+
 def test_init_asks_again_and_never_overwrites(neurovocal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("kept")

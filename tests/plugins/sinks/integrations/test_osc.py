@@ -1,7 +1,7 @@
 """OSC sink: a real server gets the messages; what UDP loses stops nothing."""
 
 import socket
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from pythonosc.osc_server import BlockingOSCUDPServer
 from stages.journals import INFO, label
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
-from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import (
@@ -23,6 +22,8 @@ from neurovocal.engine.contracts.types import (
     Surprise,
 )
 from neurovocal.engine.testing import check_sink
+from neurovocal.engine.support.calls import Backoff
+from neurovocal.plugins.sinks.integrations import osc
 from neurovocal.plugins.sinks.integrations.osc import OscOptions, plugin
 
 
@@ -110,10 +111,9 @@ def test_a_server_that_is_away_stops_nothing_and_gets_later_messages():
 
 
 def test_a_message_that_cannot_be_sent_is_counted(monkeypatch):
-    sink = make("127.0.0.1:9000")
-    sink.open()
     # A message to a broadcast address is refused by the kernel of this machine.
-    sink._sockets[0] = (sink._sockets[0][0], ("255.255.255.255", 9000))
+    sink = make("255.255.255.255:9000")
+    sink.open()
     sink.write(EVENTS[0])
     assert sink.stats() == {"sent": 0, "failed": 1}
     assert "permission denied" in sink.trouble
@@ -149,11 +149,30 @@ def test_mistakes_are_found_before_anything_is_sent():
         OscOptions(targets=["127.0.0.1:9000"] * 17)
 
 
-def test_an_unknown_host_is_one_sentence(monkeypatch):
-    def unknown(*arguments, **options):
-        raise socket.gaierror(-2, "Name or service not known")
+def test_an_unknown_host_is_looked_up_again_and_the_others_get_all(monkeypatch):
+    known = socket.getaddrinfo
+    is_up = Event()
 
-    sink = make("no-such-host:9000")
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(ConfigError, match="'no-such-host:9000' is not known"):
+    def lookup(host, *arguments, **options):
+        if host == "studio.local":
+            if not is_up.is_set():
+                raise socket.gaierror(-2, "Name or service not known")
+            host = "127.0.0.1"
+        return known(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(osc, "Backoff", lambda: Backoff(first_s=0.01))
+    with Server() as here, Server() as studio:
+        sink = make(here.target, f"studio.local:{studio.port}")
         sink.open()
+        sink.write(EVENTS[0])
+        until(lambda: len(here.messages) == 1)
+        assert "'studio.local:" in sink.trouble
+        assert "is not known: Name or service not known" in sink.trouble
+        assert sink.stats() == {"sent": 1, "failed": 1}
+        is_up.set()
+        until(lambda: sink.trouble is None)
+        sink.write(EVENTS[0])
+        until(lambda: (len(here.messages), len(studio.messages)) == (2, 1))
+        assert sink.trouble is None
+        sink.close()
