@@ -91,6 +91,7 @@ class DailySink:
                 f"summaries cannot be written to '{self._options.path}': "
                 f"{error.strerror}"
             ) from error
+        self._file.acquire()
         if self._worker is None:
             self._file.load()
             files = _Files(self._folder, self._station, self._options.format)
@@ -115,6 +116,7 @@ class DailySink:
         """End the thread. May be called twice."""
         if self._worker is not None:
             self._worker.stop(0.0)
+        self._file.release()
 
     @property
     def trouble(self) -> str | None:

@@ -136,14 +136,16 @@ class JournalQueue:
         Raises
         ------
         ConfigError
-            State or journal cannot be read.
+            State or journal cannot be read, or the state not be written; that of a
+            full disk is written later.
         """
         if self._follower is not None:
             return  # opened again after a failure: the thread goes on
         if not self._file.load():
             self._file.state.position = self._make_follower(None).newest()
             self._file.save()
-            if (problem := self._file.trouble) is not None:
+            problem = self._file.trouble
+            if problem is not None and not self._file.is_disk_full:
                 raise ConfigError(f"{problem}; name another file with the option state")
         self._removed_before = self._file.state.removed
         self._follower = self._make_follower(self._file.state.position)

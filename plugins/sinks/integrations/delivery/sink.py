@@ -15,10 +15,13 @@ class DeliverySink:
     ----------
     linger_s : float
         Time at the end of the run for what is left, in seconds.
+    file : StateFile, optional
+        Keeps what was delivered.
     """
 
-    def __init__(self, linger_s: float) -> None:
+    def __init__(self, linger_s: float, file: StateFile | None) -> None:
         self._linger_s = linger_s
+        self._file = file
         self._worker: DeliveryWorker | None = None
 
     def flush(self, timeout: float) -> None:
@@ -34,6 +37,8 @@ class DeliverySink:
         """Deliver what is left within `linger_s`, and end the delivery."""
         if self._worker is not None:
             self._worker.stop(self._linger_s)
+        if self._file is not None:
+            self._file.release()
 
 
 def begin_summary(

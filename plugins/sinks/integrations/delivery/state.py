@@ -1,15 +1,19 @@
 """State of a delivery on disk: what was delivered up to which event of the journal."""
 
+import errno
 from pathlib import Path
 
 import msgspec
 
 from neurovocal.engine import ConfigError
 from neurovocal.engine.journal.follower import Position
+from neurovocal.engine.support.names import beside
 from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
+from neurovocal.plugins.storage.file_lock import FileLock
 
 _VERSION = 1
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class DeliveryState(msgspec.Struct):
@@ -57,12 +61,43 @@ class StateFile:
     trouble : str or None
         Why the file could not be written the last time: after a kill, events that were
         delivered meanwhile are delivered again.
+    is_disk_full : bool
+        That is because the disk is full, which may pass.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = DeliveryState()
         self.trouble: str | None = None
+        self.is_disk_full = False
+        self._lock = FileLock()
+
+    def acquire(self) -> None:
+        """Keep other engines from the file, by a hidden file beside it.
+
+        Nothing is kept from it where that file cannot be made, such as on a full disk.
+
+        Raises
+        ------
+        ConfigError
+            Another engine delivers with this state.
+        """
+        path = beside(self.path, before=".", after=".lock")
+        try:
+            path.touch()
+        except OSError:
+            return
+        try:
+            self._lock.acquire(path)
+        except ConfigError:
+            raise ConfigError(
+                f"state '{self.path}' is in use: another engine delivers with it; "
+                "name another file with the option state"
+            ) from None
+
+    def release(self) -> None:
+        """Let other engines have the file. May be called twice."""
+        self._lock.release()
 
     def load(self) -> bool:
         """Read the file; return False if there is none yet.
@@ -101,5 +136,6 @@ class StateFile:
             write_whole(self.path, msgspec.json.encode(self.state) + b"\n")
         except OSError as error:
             self.trouble = f"state '{self.path}' cannot be written: {error.strerror}"
+            self.is_disk_full = error.errno in _FULL
         else:
             self.trouble = None

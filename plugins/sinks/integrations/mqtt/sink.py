@@ -114,14 +114,13 @@ class MqttSink(DeliverySink):
     """
 
     def __init__(self, options: MqttOptions, context: BuildContext) -> None:
-        super().__init__(options.linger_s)
+        path = state_path(options, options.journal, _NAME)
+        super().__init__(options.linger_s, None if path is None else StateFile(path))
         self._kinds = delivered_kinds(context)
         self.wants = self._kinds | _STATE_KINDS
         self._options, self._clock = options, context.clock
         self._station = context.stream
         self._accepts_all = options.labels == "all"
-        path = state_path(options, options.journal, _NAME)
-        self._file = None if path is None else StateFile(path)
         self._memory: MemoryQueue | None = None
         self._queue: DeliveryQueue = self._make_queue(context.run)
         self._topics = Topics(options.topic, context.stream)
@@ -144,6 +143,8 @@ class MqttSink(DeliverySink):
             The library is missing, or state, journal, password or certificate cannot
             be read.
         """
+        if self._file is not None:
+            self._file.acquire()
         if self._worker is not None:
             self._worker.start()
             return

@@ -98,19 +98,19 @@ class WebhookSink(DeliverySink):
     """
 
     def __init__(self, options: WebhookOptions, context: BuildContext) -> None:
-        super().__init__(options.linger_s)
+        path = state_path(options, options.journal, _NAME)
+        assert path is not None
+        self._state = StateFile(path)
+        super().__init__(options.linger_s, self._state)
         self.wants = delivered_kinds(context)
         self._options = options
         self._clock, self._station = context.clock, context.stream
-        path = state_path(options, options.journal, _NAME)
-        assert path is not None
-        self._file = StateFile(path)
         self._refused_path = refused_path(path)
         accepts_all = options.labels == "all"
         journal = at_home(options.journal)
         self._queue = JournalQueue(
             lambda after: JournalFollower(journal, self.wants, after),
-            self._file,
+            self._state,
             self._station,
             lambda message: accepts_all or not is_provisional(message),
         )
@@ -123,6 +123,7 @@ class WebhookSink(DeliverySink):
         ConfigError
             State, journal or secret cannot be read.
         """
+        self._state.acquire()
         if self._worker is not None:
             self._worker.start()
             return
@@ -136,7 +137,7 @@ class WebhookSink(DeliverySink):
             batch=_BATCH,
             most_per_s=options.most_per_s,
             summary=begin_summary(
-                options, options.journal, self._station, self._file, self._clock
+                options, options.journal, self._station, self._state, self._clock
             ),
             on_finished=self._finished,
         )
@@ -149,7 +150,7 @@ class WebhookSink(DeliverySink):
 
     def stats(self) -> dict[str, object]:
         """Return the counters of the delivery, and those over all runs."""
-        state = self._file.state
+        state = self._state.state
         own = {} if self._worker is None else self._worker.stats()
         return {**own, "sent_ever": state.delivered, "refused_ever": state.refused}
 
@@ -157,7 +158,7 @@ class WebhookSink(DeliverySink):
     def trouble(self) -> str | None:
         """Why events wait at this moment, or None."""
         worker = None if self._worker is None else self._worker.trouble
-        return worker or self._file.trouble
+        return worker or self._state.trouble
 
     def _endpoint(self) -> Endpoint:
         options = self._options
@@ -171,7 +172,7 @@ class WebhookSink(DeliverySink):
         )
 
     def _finished(self, delivered: int, refused: Refusals) -> None:
-        state = self._file.state
+        state = self._state.state
         state.delivered += delivered
         for item, reason in refused:
             if state.refused < _MOST_LISTED:
@@ -187,7 +188,7 @@ class WebhookSink(DeliverySink):
             with self._refused_path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            self._file.trouble = (
+            self._state.trouble = (
                 f"'{self._refused_path}' cannot be written: {error.strerror}"
             )
 

@@ -12,9 +12,10 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from errno import ENOSPC
 from hashlib import sha256
 from itertools import pairwise
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from network.http_receiver import HttpReceiver
@@ -29,7 +30,10 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Gap
 from neurovocal.engine.support.credentials import without_credentials
+from neurovocal.engine.support.outputs import write_whole
+from neurovocal.engine.support.platform import lock_file
 from neurovocal.engine.testing import check_sink
+from neurovocal.plugins.sinks.integrations.delivery import state as state_module
 from neurovocal.plugins.sinks.integrations.webhook.sink import WebhookOptions, plugin
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -461,6 +465,46 @@ def test_state_that_is_none_is_refused(tmp_path):
     (tmp_path / "j.webhook.json").write_text("[]")
     with pytest.raises(ConfigError, match="is not the state of a delivery"):
         make(tmp_path / "j", "http://127.0.0.1:9/").open()
+
+
+def test_a_state_that_another_engine_has_is_refused_until_it_ends(tmp_path):
+    write(tmp_path / "j", [])
+    sink = make(tmp_path / "j", "http://127.0.0.1:9/", state=str(tmp_path / "s.json"))
+    sink.open()
+    sink.close()
+    other = os.open(tmp_path / ".s.json.lock", os.O_RDONLY)
+    lock_file(other)
+    with pytest.raises(ConfigError, match=r"s\.json' is in use: another engine"):
+        sink.open()
+    os.close(other)
+    sink.open()
+    sink.close()
+
+
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(tmp_path, monkeypatch):
+    is_full = Event()
+    is_full.set()
+
+    def write_state(path, content):
+        if is_full.is_set():
+            raise OSError(ENOSPC, "No space left on device")
+        write_whole(path, content)
+
+    monkeypatch.setattr(state_module, "write_whole", write_state)
+    with HttpReceiver() as receiver:
+        with Station(tmp_path / "j", receiver.url) as station:
+            assert "cannot be written: No space" in station.webhook.trouble
+            station.write(label(0))
+            receiver.wait_for(1)
+            until(lambda: station.webhook.stats()["sent"] == 1)
+            is_full.clear()
+            station.write(label(1))
+            receiver.wait_for(2)
+            until(lambda: station.webhook.trouble is None)
+        with Station(tmp_path / "j", receiver.url, run="run-2") as station:
+            station.write(label(2))
+            receiver.wait_for(3)
+    assert numbers(receiver) == [0, 1, 2]
 
 
 CONFIG = """
