@@ -366,7 +366,9 @@ def test_init_writes_a_configuration_that_check_accepts(
 
 
 def test_init_writes_that_a_microphone_is_waited_for(neurovocal, tmp_path):
-    neurovocal("init", str(tmp_path / "mine.yaml"), "--yes")  # where there is one or not
+    neurovocal(
+        "init", str(tmp_path / "mine.yaml"), "--yes"
+    )  # where there is one or not
     written = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert written["source"]["plugin"] == "microphone"
     assert written["source"]["on_error"] == "restart"

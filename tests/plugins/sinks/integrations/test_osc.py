@@ -21,8 +21,8 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
     Surprise,
 )
-from neurovocal.engine.testing import check_sink
 from neurovocal.engine.support.calls import Backoff
+from neurovocal.engine.testing import check_sink
 from neurovocal.plugins.sinks.integrations import osc
 from neurovocal.plugins.sinks.integrations.osc import OscOptions, plugin
 
