@@ -69,7 +69,7 @@ class OscSink:
 
     UDP tells nothing about its arrival: what is lost on the way is lost, and only what
     this machine could not send is counted. A target whose name is not known is looked
-    up again, with growing pauses of up to 30 s; the others get their messages meanwhile.
+    up again, with pauses of up to 30 s; the others get their messages meanwhile.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class OscSink:
 
     @property
     def trouble(self) -> str | None:
-        """Why a target is not known, or the last message not sent; None: all is well."""
+        """Why a target is not known, or the last message could not be sent, or None."""
         unknown = (target.unknown for target in self._targets)
         return next((reason for reason in unknown if reason), self._trouble)
 
