@@ -118,6 +118,30 @@ def test_three_segments_by_keyboard_alone(browser, url, review):
     assert len(seen.hosts) == 1
 
 
+def test_a_late_answer_takes_no_edge_back(browser, url, review):
+    seen = opened(browser, url)
+    held = []
+
+    def hold_the_first(route):
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    seen.page.route("**/events?*", hold_the_first)
+    press(seen, "/", "Enter")
+    status(seen, "Split.")
+    wait_until(lambda: seen.page.evaluate("1") and held)
+    press(seen, "[", "ArrowLeft")
+    status(seen, "oved")
+    route, answer = held[0]  # it tells the split, and knows no move
+    with seen.page.expect_response("**/events?*"):
+        route.fulfill(response=answer)
+    press(seen, "Shift+ArrowLeft", "Escape")
+    wait_until(lambda: len(events(review)) == 3)
+    assert times(review)[0] == (0.39, 0.6, "a")
+
+
 def test_hostile_names_are_text(browser, url, review):
     seen = opened(browser, url)
     press(seen, "ArrowDown", "ArrowDown", "ArrowDown")

@@ -210,8 +210,11 @@ async function change(edit, segment) {
   const asked = { ...edit, author: byId("author").value.trim() };
   const now = segment ? latest(segment) : null;
   if (now) Object.assign(asked, { segment: now.id, seen: now.event });
-  const answer = await attempt(() => send("edit", asked));
-  if (edit.action !== "move") Object.assign(view, { draft: null, splitAt: null });
+  const isMove = edit.action === "move";
+  const answer = await attempt(() => send("edit", asked)).finally(() => {
+    if (isMove) moving -= 1;
+  });
+  if (!isMove) Object.assign(view, { draft: null, splitAt: null });
   if (!answer) {
     showFacts();
     showScene();
@@ -248,6 +251,8 @@ function latest(segment) {
 /** Take changed segments into list, picture and facts. */
 function apply(segments) {
   for (const segment of segments) {
+    // An answer that was on its way for longer knows less.
+    if (latest(segment).event > segment.event) continue;
     if (view.current?.id === segment.id) {
       // Moves that the server has not seen yet stay visible, and are gone on from.
       const { onset, offset } = view.current;
@@ -348,7 +353,7 @@ function commitDraft() {
   move(onset, offset);
 }
 
-let moving = 0; // moves that wait for their turn
+let moving = 0; // moves that the server has not answered
 
 /** Move the edges of the chosen segment; until the server answers they seem moved. */
 function move(onset, offset) {
@@ -358,7 +363,6 @@ function move(onset, offset) {
   showScene();
   moving += 1;
   inTurn(async () => {
-    moving -= 1;
     const answer = await change({ action: "move", onset, offset }, segment);
     if (answer || view.current?.id !== segment.id) return;
     view.current = segment;
