@@ -160,7 +160,7 @@ def promote(folder: Path, present: str, source: dict[str, Any]) -> list[str]:
         assert began, process.stderr.read()
         # A full pipe would stop the display.
         Thread(target=process.stdout.read, daemon=True).start()
-        with Control(endpoint) as control:
+        with Control(endpoint, timeout=PATIENCE_S) as control:
             control.swap("new.yaml", shadow=True)
 
             def compared() -> bool:

@@ -175,14 +175,15 @@ def _without_times(text: str) -> str:
 
 
 def describe_lines(session: Session, text: str) -> str:
-    """JSON lines, sorted by topic and number where they have any."""
+    """JSON lines, sorted by topic and number, or by file, where they have any."""
     groups: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     clocked: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    other = []
+    other: list[tuple[str, str]] = []
     for line in text.splitlines():
         fields = json.loads(line)
         if not isinstance(fields, dict) or "seq" not in fields or "kind" not in fields:
-            other.append(line)
+            name = str(fields.get("file", "")) if isinstance(fields, dict) else ""
+            other.append((name, line))
             continue
         key = (str(fields.get("stream")), fields["kind"])
         if fields["kind"] in CLOCKED_KINDS:
@@ -193,8 +194,10 @@ def describe_lines(session: Session, text: str) -> str:
             values = np.asarray(fields.pop("values"), dtype=np.float32)
             line = f"{compact(fields)} {array_summary(session, values, drawn=drawn)}"
         groups[key].append((fields["seq"], line))
+    # Recordings that are read at once end in any order; a file's own lines keep theirs.
+    other.sort(key=lambda entry: entry[0])
     lines = session.shortened(
-        [session.masker.loose(session.masker.mask(o)) for o in other]
+        [session.masker.loose(session.masker.mask(line)) for _, line in other]
     )
     for stream, kind in sorted(groups):
         found = [line for _, line in sorted(groups[stream, kind])]

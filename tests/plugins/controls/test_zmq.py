@@ -8,6 +8,7 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes.cli_process import neurovocal, running
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.client import Control
 from neurovocal.engine.contracts.clock import NS, ManualClock
@@ -18,7 +19,7 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.plugins.controls.zmq import ControlOptions, ControlSocket
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = PATIENCE_S * 1000
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_commands_of_a_run_are_repeated_by_its_replay(tmp_path):
             *("--lane", "demo", "--model", "rnn_rbm", "--json"),
         )
         assert json.loads(changed.out)["options"]["temperature"] == 0.5
-        with Control(endpoint) as control:
+        with Control(endpoint, timeout=PATIENCE_S) as control:
             for wrong, sentence in (
                 ({"temperature": -1}, "above 0"),
                 ({"synthesis": "sing"}, "'synthesis' is wrong"),
@@ -215,7 +216,7 @@ def test_a_swap_runs_no_python_file_that_the_run_does_not_name(tmp_path):
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with running("run", "c.yaml", "--plain", cwd=tmp_path) as process:
         assert process.stdout.readline()
-        with Control(endpoint) as control:
+        with Control(endpoint, timeout=PATIENCE_S) as control:
             with pytest.raises(CommandError, match="that needs a restart"):
                 control.command("swap", arguments={"config": "d.yaml"})
             with pytest.raises(CommandError, match=r"name a file beside c\.yaml"):

@@ -13,8 +13,9 @@ from neurovocal.plugins.sources.synthetic import SyntheticOptions, SyntheticSour
 
 RATE, FRAME = 32000, 256
 SOUND = {"sample_rate": RATE, "duration_s": 600.0, "snr_db": 40.0, "seed": 3}
-# Loudness of each pixel column of the spectrogram, as the screen shows it.
-COLUMNS = """() => {
+# What the page has drawn where, and the loudness of each pixel column of the
+# spectrogram as the screen shows it: of one moment, since the page goes on drawing.
+DRAWN = """() => {
   const picture = [...neurovocal.page.pictures.values()][0];
   const { x, y, width, height } = picture.boxes.heard;
   const image = picture.context.getImageData(x, y + 12, width, height - 24);
@@ -26,7 +27,7 @@ COLUMNS = """() => {
     }
     found.push(sum / image.height);
   }
-  return found;
+  return { columns: found, geometry: neurovocal.report()[0].geometry };
 }"""
 
 
@@ -51,11 +52,17 @@ def test_sounds_are_drawn_within_one_frame_of_their_samples(
             "() => { for (const s of neurovocal.page.model.streams.values())"
             " { s.segments.length = 0; s.misses.length = 0; s.version += 1; } }"
         )
+        before = opened.report()[0]["geometry"]["pixelsPerSecond"]
         opened.page.keyboard.press("+")
         opened.page.keyboard.press("+")
-        opened.until("() => neurovocal.report()[0].geometry.segments.length === 0")
-        columns = np.array(opened.page.evaluate(COLUMNS))
-        geometry = opened.report()[0]["geometry"]
+        opened.until(
+            "before => { const { geometry } = neurovocal.report()[0];"
+            " return geometry.segments.length === 0"
+            " && geometry.pixelsPerSecond > 2 * before; }",
+            before,
+        )
+        drawn = opened.page.evaluate(DRAWN)
+        columns, geometry = np.array(drawn["columns"]), drawn["geometry"]
         opened.page.context.close()
     per_second = geometry["pixelsPerSecond"]
     compared = 0
