@@ -34,6 +34,9 @@ demo: $(RUN_ENV)/.done  ## Label a shipped recording, as it plays (no hardware, 
 test: $(DEV_ENV)/.done  ## Run the test suite, as many files at once as there are cores
 	$(DEV_ENV)/bin/pytest --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile
 
+test-failed: $(DEV_ENV)/.done  ## Run the tests that failed last, one after another
+	$(DEV_ENV)/bin/pytest --last-failed --last-failed-no-failures none
+
 test-long: $(DEV_ENV)/.done  ## Run the tests that take minutes
 	$(DEV_ENV)/bin/pytest -m long
 
