@@ -211,9 +211,8 @@ async function change(edit, segment) {
   const now = segment ? latest(segment) : null;
   if (now) Object.assign(asked, { segment: now.id, seen: now.event });
   const isMove = edit.action === "move";
-  const answer = await attempt(() => send("edit", asked)).finally(() => {
-    if (isMove) moving -= 1;
-  });
+  const answered = () => { moving -= isMove ? 1 : 0; };
+  const answer = await attempt(() => send("edit", asked)).finally(answered);
   if (!isMove) Object.assign(view, { draft: null, splitAt: null });
   if (!answer) {
     showFacts();
