@@ -207,6 +207,7 @@ def run_plan(
     recalled: Sequence[RecordedCommand] = (),
     reload: LoadPlan | None = None,
     recall: Callable[[str], Plan] | None = None,
+    opened: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run a plan until its end or Ctrl-C, and print an error line for each loss.
 
@@ -225,6 +226,8 @@ def run_plan(
         Reads the configuration again, or another one: for SIGHUP and `swap`.
     recall : callable, optional
         Reads a configuration that a recorded run swapped to from its text.
+    opened : callable
+        Called once all sinks are open: where somebody connects, there is somebody.
 
     Raises
     ------
@@ -237,7 +240,7 @@ def run_plan(
         display.watch(runner)
     with _signals(runner) as interrupted:
         try:
-            outcome = runner.run(display.draw) if display else runner.run()
+            outcome = runner.run(display.draw if display else lambda: None, opened)
         except Exception as error:
             # A library that was being loaded may turn it into an error of its own.
             if interrupted() and not runner.started:

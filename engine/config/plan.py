@@ -109,6 +109,18 @@ class Plan:
         own = [sink for lane in self.lanes for sink in lane.sinks]
         return [*self.sinks, *own]
 
+    def empty_tables(self) -> list[str]:
+        """Return a sentence for each table of labels whose lanes have no model."""
+        lanes_of = [(sink, self.lanes) for sink in self.sinks]
+        lanes_of += [(sink, [lane]) for lane in self.lanes for sink in lane.sinks]
+        return [
+            f"{sink.stage.name} writes labels, and no model gives any: it stays empty; "
+            "its option 'content: segments' writes what the detector finds"
+            for sink, lanes in lanes_of
+            if getattr(sink.stage.options, "content", None) == "labels"
+            and not any(lane.models for lane in lanes)
+        ]
+
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:
     """Return the stream of a lane: one channel of the source, at the bundle's rate.

@@ -130,13 +130,19 @@ class Runner:
             manager=ServiceManager.from_environment(),
         )
 
-    def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
+    def run(
+        self,
+        tick: Callable[[], None] = lambda: None,
+        opened: Callable[[], None] = lambda: None,
+    ) -> Outcome:
         """Run to the end of all sources, or until `stop`.
 
         Parameters
         ----------
         tick : callable
             Called about ten times a second from this thread (terminal display).
+        opened : callable
+            Called once all sinks are open, before the first audio is read.
 
         Returns
         -------
@@ -150,12 +156,12 @@ class Runner:
             was opened is closed again.
         """
         with self._while_running, reporting_thread_failures(self.lanes):
-            return self._run(tick)
+            return self._run(tick, opened)
 
-    def _run(self, tick: Callable[[], None]) -> Outcome:
+    def _run(self, tick: Callable[[], None], opened: Callable[[], None]) -> Outcome:
         try:
             with uncollected():
-                self._start()
+                self._start(opened)
             self.started = True
         except SystemExit as error:
             self._abandon()
@@ -181,7 +187,7 @@ class Runner:
         self._stopped = True
         self._wake.put(None)
 
-    def _start(self) -> None:
+    def _start(self, opened: Callable[[], None]) -> None:
         self._injection.open(self.lanes)
         # What can be refused is refused before a sink replaces a file: only live
         # sources wait, since their audio would be lost meanwhile.
@@ -195,6 +201,7 @@ class Runner:
             self._control.open()
         for sink in sorted(self.sinks, key=lambda sink: sink.replaces_files):
             sink.open()
+        opened()
         for lane in live:
             lane.open()
         self._while_running.enter_context(prompt_threads())

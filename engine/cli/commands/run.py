@@ -8,11 +8,7 @@ import typer
 
 from neurovocal.engine.cli.demo_files import copy_demo
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
-from neurovocal.engine.cli.run_summary import (
-    RunTally,
-    summary_lines,
-    written_paths,
-)
+from neurovocal.engine.cli.run_summary import RunTally, summary_lines
 from neurovocal.engine.cli.session import (
     BlockLength,
     Display,
@@ -36,6 +32,11 @@ _LISTENED = "tcp://127.0.0.1:5556"  # what `neurovocal listen` connects to by it
 # Hosts to bind, and where programs of this machine find what is bound there.
 _ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Lines instead of the live table.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines for programs.")]
+
 
 def run(
     config: Annotated[
@@ -43,12 +44,8 @@ def run(
     ] = "demo",
     set_: SetOption = None,
     block_length: BlockLength = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Lines instead of the live table.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="JSON lines for programs.")
-    ] = False,
+    plain: PlainOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Run a configuration until its source ends or Ctrl-C.
 
@@ -64,8 +61,8 @@ def run(
         overrides.append(f"source.options.block_length={block_length}")
     located = locate_config(config, overrides)
     plan = plan_of(located)
-    if not json:
-        _announce(plan)
+    for sentence in plan.empty_tables():
+        typer.echo(printable(f"note: {sentence}"), err=True)
     labelled = any(lane.models for lane in plan.lanes)
     # One sink at most writes to standard output; then the display does not.
     taken = any("stdout" in sink.stage.resources for sink in plan.all_sinks)
@@ -96,7 +93,11 @@ def run(
                 )
         return plan_of(other)
 
-    outcome = run_plan(plan, display, reload=reload)
+    def opened() -> None:
+        if not json:
+            _announce(plan)
+
+    outcome = run_plan(plan, display, reload=reload, opened=opened)
     code = outcome.exit_code
     if not json and sys.stderr.isatty():
         for line in summary_lines(outcome, tally, plan, is_demo=config == "demo"):
@@ -111,12 +112,8 @@ def run(
 
 def demo(
     set_: SetOption = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Lines instead of the live table.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="JSON lines for programs.")
-    ] = False,
+    plain: PlainOption = False,
+    json: JsonOption = False,
     files: Annotated[
         Path | None,
         typer.Option(
@@ -165,24 +162,6 @@ def _announce(plan: Plan) -> None:
             typer.echo(
                 f"publishing on {endpoint} (in another terminal: {hint})", err=True
             )
-
-
-def _announce_live(plan: Plan) -> None:
-    """Print the files that a live run writes, and the names of its bundles."""
-    for plugin, path in written_paths(plan):
-        typer.echo(printable(f"{plugin} writes '{path}'"), err=True)
-    for lane in plan.lanes:
-        if lane.bundle is None or not lane.models:
-            continue
-        manifest = lane.bundle.manifest
-        whose = f" ({manifest.species})" if manifest.species else ""
-        typer.echo(
-            printable(
-                f"labels are those that bundle '{manifest.name}'{whose} was trained "
-                "on: train one for other animals (neurovocal train)"
-            ),
-            err=True,
-        )
 
 
 def _connectable(endpoint: str) -> str:

@@ -365,6 +365,20 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
 
 
+@pytest.mark.parametrize("content", ["labels", "segments"])
+def test_a_table_of_labels_without_a_model_is_told(neurovocal, tmp_path, content):
+    config = tmp_path / "c.yaml"
+    table = {"path": str(tmp_path / "t.csv"), "content": content}
+    source = {"plugin": "synthetic", "options": {"duration_s": 1}}
+    sinks = [{"plugin": "table", "options": table}]
+    config.write_text(yaml.dump({"version": 1, "source": source, "sinks": sinks}))
+    note = "note: sink 'table' writes labels, and no model gives any: it stays empty"
+    checked = neurovocal("check", str(config))
+    ran = neurovocal("run", str(config), "--plain")
+    assert (checked.code, ran.code) == (0, 0)
+    assert (note in checked.out) == (note in ran.err) == (content == "labels")
+
+
 def test_init_writes_that_a_microphone_is_waited_for(neurovocal, tmp_path):
     neurovocal(
         "init", str(tmp_path / "mine.yaml"), "--yes"

@@ -304,6 +304,7 @@ def test_a_port_in_use_is_a_sentence_with_the_fix(tmp_path, sink):
     assert f"127.0.0.1:{port}" in line
     assert f"such as 127.0.0.1:{int(port) + 1}" in line
     assert "Traceback" not in done.err
+    assert "page: http" not in done.err  # nobody answers there
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
