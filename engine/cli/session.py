@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
-from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.config.schema import load_config, parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -35,6 +35,9 @@ from neurovocal.engine.support.platform import reload_signal
 from neurovocal.engine.support.process import uncollected
 from neurovocal.engine.support.safe_yaml import dump
 from neurovocal.engine.support.text import printable
+
+# Models that a bundle brings: commands that take one say by --bundle which.
+_OF_BUNDLES = ("classifier", "rnn_rbm")
 
 SetOption = Annotated[
     list[str] | None,
@@ -199,6 +202,43 @@ def plan_of_data(
     """
     located = Located("", data, {(): 1}, arguments=dict(arguments or {}))
     return plan_of_parts(located, base)
+
+
+def data_of_detector(
+    config: str | None, tile: int | None = None, *, labels: bool = False
+) -> tuple[dict[str, Any], Path]:
+    """Return a configuration with tile and detector of the user's own, and its base.
+
+    Parameters
+    ----------
+    config : str or None
+        Name of the user's configuration; None: only `tile` is in what is returned.
+    tile : int, optional
+        Frames per network call without a configuration.
+    labels : bool
+        Whether labels are written: models that are left out are told then.
+    """
+    if config is None:
+        own = {} if tile is None else {"tile": tile}
+        return {"version": 1, **own}, Path.cwd()
+    checked, located = load_config(config)
+    lane = checked.lanes[0]
+    data: dict[str, Any] = {"version": 1, "tile": checked.shared.tile}
+    if lane.detector is not None:
+        data["detector"] = lane.detector.model_dump()
+    left_out = [
+        model.plugin for model in lane.models if model.plugin not in _OF_BUNDLES
+    ]
+    if left_out and labels:
+        s = "s" if len(left_out) > 1 else ""
+        typer.echo(
+            printable(
+                f"note: of '{located.name}' only detector and tile are used here, not "
+                f"its model{s} {', '.join(left_out)}: `neurovocal run` runs all"
+            ),
+            err=True,
+        )
+    return data, base_of(located.name)
 
 
 def run_plan(

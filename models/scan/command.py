@@ -7,13 +7,12 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from neurovocal.engine import ConfigError
-from neurovocal.engine.config.plan import base_of
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.cli.session import data_of_detector
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, load_bundle
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, EXIT_RUNTIME
 from neurovocal.engine.support.names import at_home
@@ -41,8 +40,8 @@ _MIB = 1 << 20
 # Of the classifier: provisional labels and forecasts are for those who listen live.
 _OFFLINE = {"provisional": False, "forecast": False, "prior": "none"}
 _CHANGED = (
-    "it changed since it was labelled: its rows are those of the earlier content; scan "
-    "it into a new folder"
+    "it changed since it was labelled: its rows are those of the earlier content; name "
+    "all recordings of the first scan to have it read again"
 )
 
 
@@ -107,6 +106,14 @@ def scan(
             "stands before the time in the name, or else the folder.",
         ),
     ] = None,
+    relative_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Names in tables are relative to this folder or address; default: "
+            "whole paths. The archive may be elsewhere when a scan goes on.",
+        ),
+    ] = None,
     task_size: Annotated[
         int,
         typer.Option(
@@ -123,8 +130,10 @@ def scan(
     require_dask()
     job = make_job(bundle, config, channels, timezone, station)
     settings = {**job.provenance, "task_mib": task_size}
+    if relative_to is not None:
+        settings["names"] = "relative"
     typer.echo("listing recordings ...", err=True)
-    inputs = find_inputs(recordings)
+    inputs = find_inputs(recordings, relative_to)
     results = Results(at_home(out), settings)
     _refuse_inputs_in(results.folder, inputs)
     if scheduler is not None and workers is not None:
@@ -148,7 +157,7 @@ def _scan(
     most_bytes: int,
 ) -> int:
     """Run a scan; return the exit code after telling what is there."""
-    results.open()
+    results.open({each.shown: each.version for each in inputs})
     finished = results.finished
     left = [each for each in inputs if each.shown not in finished]
     counts = Counts(len(inputs), sum(each.size or 0 for each in left))
@@ -161,6 +170,12 @@ def _scan(
     counts.already -= len(counts.later)
     if counts.already:
         typer.echo(f"{counts.already} recordings are finished already", err=True)
+    if results.again:
+        typer.echo(
+            f"{len(results.again)} recordings are read again: some have changed since "
+            "they were labelled",
+            err=True,
+        )
     progress = Progress()
     stopped = None
     code = EXIT_CLEAN
@@ -247,7 +262,7 @@ def make_job(
     if problems:
         raise ConfigError(problems)
     numbers = _channels(channels)
-    data, base = _config_of(config)
+    data, base = data_of_detector(config, _TILE, labels=True)
     folder, files, origin = None, {}, None
     if bundle is not None:
         loaded = load_bundle(bundle)
@@ -291,18 +306,6 @@ def make_job(
         versions,
         provenance,
     )
-
-
-def _config_of(config: str | None) -> tuple[dict[str, Any], Path]:
-    """Return tile and detector of a user's configuration, and its folder."""
-    if config is None:
-        return {"version": 1, "tile": _TILE}, Path.cwd()
-    checked, located = load_config(config)
-    lane = checked.lanes[0]
-    data: dict[str, Any] = {"version": 1, "tile": checked.shared.tile}
-    if lane.detector is not None:
-        data["detector"] = lane.detector.model_dump()
-    return data, base_of(located.name)
 
 
 def _channels(text: str | None) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +19,7 @@ from neurovocal.plugins.sources.audio_files.file import (
     natural_key,
 )
 
+MISSING = "missing"  # version of a recording that cannot be read
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 # Extra of this package that brings what fsspec needs for a kind of address.
 _EXTRAS = {
@@ -43,17 +44,19 @@ class Input:
     """Recording of an archive, as it was listed.
 
     ``name`` is an absolute path or an address; ``size`` is in bytes, None if the store
-    does not state it; ``version`` changes if the content does.
+    does not state it; ``version`` changes if the content does. ``base`` begins the name
+    and is not in tables.
     """
 
     name: str
     size: int | None
     version: str
+    base: str = ""
 
     @property
     def shown(self) -> str:
         """Name as tables have it: bytes that are no text are escaped."""
-        return plain_name(self.name)
+        return plain_name(self.name.removeprefix(self.base))
 
     @property
     def is_remote(self) -> bool:
@@ -65,7 +68,7 @@ class ChangedError(Exception):
     """The recording changed while it was read; nothing of it may be kept."""
 
 
-def find_inputs(patterns: Iterable[str]) -> list[Input]:
+def find_inputs(patterns: Iterable[str], base: str | None = None) -> list[Input]:
     """Return all recordings that patterns, files and folders name, each once.
 
     Parameters
@@ -73,6 +76,8 @@ def find_inputs(patterns: Iterable[str]) -> list[Input]:
     patterns : iterable of str
         Paths or addresses such as ``s3://bucket/2021/*.flac``; a folder stands for
         all recordings in it and in its folders.
+    base : str, optional
+        Folder or address to which names in tables are relative.
 
     Returns
     -------
@@ -82,7 +87,8 @@ def find_inputs(patterns: Iterable[str]) -> list[Input]:
     Raises
     ------
     ConfigError
-        A pattern names no recording, or what reads such addresses is not installed.
+        A pattern names no recording, what reads such addresses is not installed, or a
+        recording does not lie in `base`.
     """
     found: dict[str, Input] = {}
     problems = []
@@ -94,7 +100,22 @@ def find_inputs(patterns: Iterable[str]) -> list[Input]:
             problems.append(str(error))
     if problems:
         raise ConfigError(problems)
-    return sorted(found.values(), key=lambda each: natural_key(Path(each.name)))
+    inputs = sorted(found.values(), key=lambda each: natural_key(Path(each.name)))
+    return inputs if base is None else _relative(inputs, base)
+
+
+def _relative(inputs: Iterable[Input], base: str) -> list[Input]:
+    """Return the recordings with names relative to a folder or address."""
+    if _is_url(base):
+        begin = base.rstrip("/") + "/"
+    else:
+        begin = os.path.join(os.path.abspath(base), "")
+    for each in inputs:
+        if not each.name.startswith(begin):
+            raise ConfigError(
+                f"--relative-to: '{each.shown}' does not lie in '{plain_name(begin)}'"
+            )
+    return [replace(each, base=begin) for each in inputs]
 
 
 def station_of(name: str, pattern: str | None) -> str:
@@ -168,7 +189,7 @@ def local_copy(recording: Input) -> Iterator[Path]:
 
 
 def _require_unchanged(before: Input, now: Input) -> None:
-    if before != now:
+    if (before.size, before.version) != (now.size, now.version):
         raise ChangedError(before.name)
 
 
@@ -185,7 +206,7 @@ def _local(pattern: str) -> list[Input]:
         try:
             listed.append(_local_input(Path(os.path.abspath(path))))
         except OSError:  # a broken link, or removed: the reading tells why
-            listed.append(Input(os.path.abspath(path), None, "missing"))
+            listed.append(Input(os.path.abspath(path), None, MISSING))
     return listed
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from neurovocal.engine import ConfigError
 from neurovocal.engine.support.outputs import folder_problem, write_whole
 from neurovocal.models.scan.labelling import Done
+from neurovocal.models.scan.recordings import MISSING
 from neurovocal.models.scan.tables import (
     Partition,
     RecordingRow,
@@ -75,6 +76,8 @@ class Results:
     ----------
     finished : dict of str to str
         Version of each recording that a finished task has read, by its name.
+    again : set of str
+        Recordings of tasks that are done again, because one of them has changed.
     totals : Totals
         Of all finished tasks.
     """
@@ -82,13 +85,22 @@ class Results:
     folder: Path
     settings: Mapping[str, Any]
     finished: dict[str, str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
     totals: Totals = field(default_factory=Totals)
     _bad: dict[str, tuple[str, str]] = field(default_factory=dict)
     _tasks: set[str] = field(default_factory=set)
     _lock: FileLock = field(default_factory=FileLock)
 
-    def open(self) -> None:
+    def open(self, versions: Mapping[str, str] | None = None) -> None:
         """Make or check the folder, and find out which tasks are finished.
+
+        What a task has found is removed if one of its recordings has changed since, and
+        all of them are at hand to be read again.
+
+        Parameters
+        ----------
+        versions : mapping of str to str, optional
+            Present version of each recording that is at hand, by its name.
 
         Raises
         ------
@@ -107,7 +119,7 @@ class Results:
             (self.folder / each).mkdir(exist_ok=True)
         for record in sorted((self.folder / RECORDINGS).iterdir()):
             if _RECORD.fullmatch(record.name):
-                self._read(record)
+                self._read(record, versions or {})
             elif _UNFINISHED_RECORD.fullmatch(record.name):
                 record.unlink()
         self._remove_unfinished()
@@ -192,7 +204,7 @@ class Results:
                     "options and bundle"
                 )
 
-    def _read(self, record: Path) -> None:
+    def _read(self, record: Path, versions: Mapping[str, str]) -> None:
         """Count a finished task, if its record and all of its files are there."""
         import pyarrow
 
@@ -204,10 +216,16 @@ class Results:
             )
         except (FileNotFoundError, KeyError, ValueError, pyarrow.ArrowException):
             is_whole = False
-        if is_whole:
-            self._count(record.stem, rows)
-        else:
+        if not is_whole:
             record.unlink()
+            return
+        now = [versions.get(row.recording, MISSING) for row in rows]
+        before = [row.version for row in rows]
+        if now != before and MISSING not in now:
+            record.unlink()
+            self.again.update(row.recording for row in rows)
+        else:
+            self._count(record.stem, rows)
 
     def _count(self, name: str, rows: Iterator[RecordingRow] | Any) -> None:
         self._tasks.add(name)

@@ -5,6 +5,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy, copytree
 
 import pytest
 import soundfile
@@ -33,11 +34,12 @@ class Scans:
 
     archive: Path
     job: Job
+    base: str | None = None
 
     def run(self, out: Path, cluster: InlineCluster | None = None) -> Counts:
-        inputs = find_inputs([str(self.archive)])
+        inputs = find_inputs([str(self.archive)], self.base)
         results = Results(out, self.job.provenance)
-        results.open()
+        results.open({each.shown: each.version for each in inputs})
         counts = Counts(len(inputs), 1)
         try:
             tasks = make_tasks(inputs, results.finished.copy(), SMALL, None)
@@ -202,6 +204,61 @@ def test_a_recording_that_changes_while_it_is_read_leaves_nothing(scans, tmp_pat
     own.run(tmp_path / "out", cluster)
     assert not cluster.tasks
     assert contents(tmp_path / "out") == before
+
+
+def test_a_recording_that_changed_since_is_read_again(scans, tmp_path):
+    archive = copytree(scans.archive, tmp_path / "archive")
+    again = Scans(archive, scans.job)
+    again.run(tmp_path / "results")
+    first, *_, last = sorted(archive.rglob("*.wav"))
+    copy(last, first)
+    os.utime(first, ns=(1, 1))
+    counts = again.run(tmp_path / "results")
+    assert 1 <= counts.recordings < counts.total  # those of its task
+    again.run(tmp_path / "fresh")
+    assert contents(tmp_path / "results") == contents(tmp_path / "fresh")
+    assert again.run(tmp_path / "results").recordings == 0
+
+
+def test_others_of_a_task_are_kept_where_they_are_not_at_hand(scans, tmp_path):
+    archive = copytree(scans.archive, tmp_path / "archive")
+    Scans(archive, scans.job).run(tmp_path / "results")
+    found = rows(tmp_path / "results")
+    first, second, *_ = sorted(archive.rglob("*.wav"))
+    os.utime(first, ns=(1, 1))
+    second.unlink()
+    Scans(archive, scans.job).run(tmp_path / "results")
+    assert rows(tmp_path / "results") == found
+
+
+def test_names_relative_to_a_folder_stay_when_it_moves(scans, tmp_path):
+    archive = copytree(scans.archive, tmp_path / "here")
+    Scans(archive, scans.job, str(archive)).run(tmp_path / "results")
+    names = {row["recording"] for row in rows(tmp_path / "results")}
+    assert names <= {str(f.relative_to(archive)) for f in archive.rglob("*.*")}
+    moved = archive.rename(tmp_path / "there")
+    counts = Scans(moved, scans.job, str(moved)).run(tmp_path / "results")
+    assert counts.recordings == 0
+    with pytest.raises(ConfigError, match=r"--relative-to: .* does not lie in"):
+        find_inputs([str(moved)], str(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("command", ["label", "scan"])
+def test_models_that_are_left_out_are_told(scans, tmp_path, command):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "version: 1\nsource: {plugin: synthetic}\n"
+        "models: [{plugin: onnx, options: {manifest: no.yaml}}]\n"
+        "sinks: [{plugin: jsonl}]\n"
+    )
+    recording = next(iter(sorted(scans.archive.rglob("*.wav"))))
+    bundle = scans.archive.parent / "bundle"
+    done = neurovocal(
+        *(command, recording, "--bundle", bundle, "--config", config),
+        *("--out", tmp_path / "out"),
+    )
+    assert "only detector and tile are used here, not its model onnx" in done.err
+    assert done.code == 0
 
 
 def test_bad_recordings_are_listed_and_in_nobodys_way(scans, tmp_path):

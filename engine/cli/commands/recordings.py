@@ -15,14 +15,14 @@ from neurovocal.engine.cli.session import (
     BlockLength,
     Display,
     SafeCsvOption,
+    data_of_detector,
     plan_of_data,
     refuse_tracks_on_stdout,
     require_csv,
     run_plan,
 )
 from neurovocal.engine.config.claims import refuse_overlap
-from neurovocal.engine.config.plan import Plan, base_of
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.contracts.abilities import KnowsStart, ReportsProgress
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
@@ -135,7 +135,7 @@ def detect(
     threshold at the onset). Presets for --config: songbird, mouse-ultrasound,
     bat-ultrasound, mammal-calls, insects.
     """
-    data, base = _with_detector_of(config)
+    data, base = data_of_detector(config)
     data["source"] = _source(files, block_length, channels, timezone)
     form = _form(form, json)
     table = _table(files, out, form, "segments", safe_csv)
@@ -173,7 +173,7 @@ def label(
     Writes file, onset_s, offset_s, label, posterior. The output does not depend
     on --block-length, byte for byte.
     """
-    data, base = _with_detector_of(config)
+    data, base = data_of_detector(config, labels=True)
     data["bundle"] = str(resolved(Path(bundle))) if isdir(bundle) else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
@@ -183,18 +183,6 @@ def label(
     table = _table(files, out, form, "labels", safe_csv)
     data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
     raise typer.Exit(_run(data, base))
-
-
-def _with_detector_of(config: str | None) -> tuple[dict[str, Any], Path]:
-    """Return a configuration with tile and detector of the user's own, and its base."""
-    if config is None:
-        return {"version": 1}, Path.cwd()
-    checked, located = load_config(config)
-    lane = checked.lanes[0]
-    data: dict[str, Any] = {"version": 1, "tile": checked.shared.tile}
-    if lane.detector is not None:
-        data["detector"] = lane.detector.model_dump()
-    return data, base_of(located.name)
 
 
 def _detector_like(
