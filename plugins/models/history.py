@@ -1,11 +1,29 @@
 """Recent rows of a series numbered by frames, and running sums of posteriors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from neurovocal.engine import Float32
+from neurovocal.engine.support.compiled import Kernel
+
 Float64 = NDArray[np.float64]
+_MOST_UNITS = 128  # of the compiled sums
+
+
+def log_softmax(logits: Float32) -> Float64:
+    """Return the log-posteriors float64[..., n_units] of logits."""
+    scores = logits.astype(np.float64)
+    if scores.size == scores.shape[-1]:  # the same numbers with less handling of axes
+        row = scores.reshape(-1)
+        row -= row[row.argmax()]
+        row -= np.log(np.add.reduce(np.exp(row)))
+        return scores
+    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+    scores -= np.log(np.add.reduce(np.exp(scores), axis=-1, keepdims=True))
+    return scores
 
 
 class RowHistory:
@@ -123,6 +141,35 @@ class PosteriorHistory:
         self.first, self.stop = self._sums.first, self._sums.stop - 1
         self.is_empty = False
 
+    def append_logits(self, first: int, logits: Float32) -> Float32:
+        """Add the log-posteriors of logits, and return the posteriors.
+
+        Parameters
+        ----------
+        first : int
+            Frame of the first row, as for `append`.
+        logits : float32[n_frames, n_units]
+            At least one row; all finite.
+
+        Returns
+        -------
+        float32[n_frames, n_units]
+        """
+        compiled = _ADD.call
+        if compiled is None or logits.shape[1] > _MOST_UNITS:
+            log_posteriors = log_softmax(logits)
+            self.append(first, log_posteriors)
+            return np.exp(log_posteriors).astype(np.float32)
+        if self.is_empty:
+            self._sums.append(first, self._nothing)
+            self._total = self._nothing[0].copy()
+        sums = self._sums.extend(first + 1, len(logits))
+        posteriors = np.empty(logits.shape, np.float32)
+        compiled(logits, self._total, sums, posteriors)
+        self.first, self.stop = self._sums.first, self._sums.stop - 1
+        self.is_empty = False
+        return posteriors
+
     @property
     def sums(self) -> RowHistory:
         """Sums before each known frame, and before the first unknown one."""
@@ -151,3 +198,31 @@ class PosteriorHistory:
         known = min(max(frame, self.first), self.stop - 1)
         one: Float64 = self.sum_before(known + 1) - self.sum_before(known)
         return one
+
+
+def _is_equal(kernel: Callable[..., Any]) -> bool:
+    """Return whether the compiled kernel gives the bits of NumPy for noise."""
+    rng = np.random.default_rng(0)
+    for n_units in (2, 7, 12, 40):
+        logits = (10 * rng.standard_normal((200, n_units))).astype(np.float32)
+        expected = PosteriorHistory(n_units, 400)
+        shift = rng.standard_normal((1, n_units))
+        expected.append(0, shift)
+        total, sums = shift[0].copy(), np.empty((200, n_units))
+        posteriors = np.empty((200, n_units), np.float32)
+        kernel(logits, total, sums, posteriors)
+        log_posteriors = log_softmax(logits)
+        expected.append(1, log_posteriors)
+        if not (
+            np.array_equal(expected.sums.known()[2:], sums)
+            and np.array_equal(expected.total, total)
+            and np.array_equal(np.exp(log_posteriors).astype(np.float32), posteriors)
+        ):
+            return False
+    return True
+
+
+# Where NumPy computes exponentials in vectors (AVX-512), the bits may differ.
+_ADD = Kernel(
+    "neurovocal.plugins.models.classifier.kernels", "add_log_posteriors", _is_equal
+)

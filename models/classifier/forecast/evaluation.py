@@ -24,6 +24,7 @@ from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.forecast import forecast_weight
 from neurovocal.plugins.models.classifier.network import FrameNetwork
+from neurovocal.plugins.models.history import log_softmax
 
 
 def evaluate_forecast(
@@ -166,7 +167,10 @@ def classify_recordings(
         )
         examples.append(LabelledFrames(recording, frames, target, spans))
         network.reset()
-        logs.append(network(frames)[:, columns] if len(frames) else _no_frames(columns))
+        if len(frames):
+            logs.append(log_softmax(network(frames))[:, columns])
+        else:
+            logs.append(_no_frames(columns))
     return ClassifiedRecordings(examples, logs, front_end, spec)
 
 

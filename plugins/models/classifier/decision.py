@@ -21,14 +21,19 @@ added to the calibrated scores (product of experts).
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec
+from neurovocal.engine.support.compiled import Kernel
 from neurovocal.plugins.models.history import Float64
+
+_MOST_UNITS = 128  # of the compiled sums
+_NO_PRIOR = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class LabelDecision:
         self._sums = self._silence_votes = spec.decision == "vote"
         self.voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
         self._units = [spec.units[i] for i in self.voiced]
+        self._columns = np.array(self.voiced, np.int64)
         self._column = {unit: i for i, unit in enumerate(spec.units)}
         self._unknown = spec.unknown
         self._typical = spec.typical if typical else {}
@@ -112,11 +118,10 @@ class LabelDecision:
             Frames of the segment; None: it is not compared with typical ones.
         """
         unit, posterior = self._decide(log_posteriors, self._final, prior)
-        silent = log_posteriors[self._silence] > np.maximum.reduce(
-            log_posteriors[self.voiced]
-        )
-        if silent and self._silence_votes:
-            return self._unknown, posterior
+        if self._silence_votes:
+            voiced = np.maximum.reduce(log_posteriors[self._columns])
+            if log_posteriors[self._silence] > voiced:
+                return self._unknown, posterior
         typical = self._typical.get(unit)
         if typical is not None and n_frames is not None:
             score = log_posteriors[self._column[unit]]
@@ -149,7 +154,7 @@ class LabelDecision:
         rules = [self._rule(n) for n in n_frames]
         temperatures = np.array([rule.temperature for rule in rules])
         thresholds = np.array([rule.thresholds for rule in rules])
-        scores = sums[:, self.voiced] / temperatures[:, None]
+        scores = sums[:, self._columns] / temperatures[:, None]
         if priors is not None:
             scores = scores + priors
         weights = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
@@ -169,12 +174,54 @@ class LabelDecision:
     def _decide(
         self, log_posteriors: Float64, rule: _Rule, prior: Float64 | None
     ) -> tuple[str, float]:
-        scores = log_posteriors[self.voiced] / rule.temperature
-        if prior is not None:
-            scores = scores + prior
-        best = int(scores.argmax())
-        weights = np.exp(scores - scores[best])
-        posterior = float(1.0 / np.add.reduce(weights))
+        if _MOST_PROBABLE.call and len(self._columns) <= _MOST_UNITS:
+            added = _NO_PRIOR if prior is None else prior
+            best, posterior = _MOST_PROBABLE.call(
+                log_posteriors, self._columns, rule.temperature, added
+            )
+        else:
+            best, posterior = _most_probable(
+                log_posteriors, self._columns, rule.temperature, prior
+            )
         if posterior < rule.thresholds[best]:
             return self._unknown, posterior
         return self._units[best], posterior
+
+
+def _most_probable(
+    log_posteriors: Float64,
+    columns: NDArray[np.int64],
+    temperature: float,
+    prior: Float64 | None,
+) -> tuple[int, float]:
+    """Return the place of the most probable unit among `columns`, and its posterior."""
+    scores = log_posteriors[columns]
+    scores /= temperature
+    if prior is not None:
+        scores += prior
+    best = int(scores.argmax())
+    scores -= scores[best]
+    np.exp(scores, out=scores)
+    return best, 1.0 / float(np.add.reduce(scores))
+
+
+def _is_equal(kernel: Callable[..., Any]) -> bool:
+    """Return whether the compiled kernel gives the bits of NumPy for noise."""
+    rng = np.random.default_rng(0)
+    for n_units in (2, 7, 9, 30):
+        columns = np.arange(1, n_units)
+        for _ in range(50):
+            logs = 20 * rng.standard_normal(n_units)
+            prior = rng.standard_normal(n_units - 1)
+            for each in (None, prior):
+                added = _NO_PRIOR if each is None else each
+                expected = _most_probable(logs, columns, 3.7, each)
+                if kernel(logs, columns, 3.7, added) != expected:
+                    return False
+    return True
+
+
+# Where NumPy computes exponentials in vectors (AVX-512), the bits may differ.
+_MOST_PROBABLE = Kernel(
+    "neurovocal.plugins.models.classifier.kernels", "most_probable", _is_equal
+)

@@ -94,30 +94,31 @@ class Forecaster:
         self._gaps = np.eye(n_gaps + 1, n_gaps, dtype=np.float32)
         self._lasting = n_gaps
         self._call = BoundCall(self._graph, ["log_posteriors", "u_next"])
+        # Weights of the forecast by the number of frames from which they are used.
+        self._weights_from = [entry.frames for entry in spec.early]
+        self._weights = [0.0, *(entry.weight for entry in spec.early)]
         self.reset()
 
     def reset(self) -> None:
         """Begin a phrase, without units before it."""
         self._offset: int | None = None
-        # The last token before the forecast; the state is that before the token.
-        first = encode_gap(np.inf, self._edges)
-        self._follow(encode_token(None, first, len(self.units)), self._zeros)
+        self._follow(None, self._lasting - 1, self._zeros)
 
     def add_label(self, unit: str, onset: int, offset: int) -> None:
         """Add the final label of a segment; a unit not in the bundle is unknown."""
         if self._is_pause(onset):
             self.reset()
-        gap = self._gaps[self._bin_before(onset)]
-        if self._u_next is None:
+        gap = self._bin_before(onset)
+        if not self._known:
             self._run(self._lasting)
-        assert self._u_next is not None
-        token = encode_token(self._index.get(unit), gap, len(self.units))
-        self._follow(token, self._u_next)
+        self._follow(self._index.get(unit), gap, self._call.outputs["u_next"])
         self._offset = offset
 
     def weight(self, n_frames: int | None) -> float:
         """Return the weight of the forecast after `n_frames`; None: after all."""
-        return forecast_weight(self._spec, n_frames)
+        if n_frames is None:
+            return self._spec.prior_weight
+        return self._weights[bisect_right(self._weights_from, n_frames)]
 
     def after_offset(self, segment: int) -> Forecast:
         """Forecast `segment` at the offset of the segment before it."""
@@ -150,7 +151,8 @@ class Forecaster:
         log_posteriors: Float32,
         status: ForecastStatus,
     ) -> Forecast:
-        shares = [round(p, 6) for p in np.exp(log_posteriors).tolist()]
+        # Six digits: more mean nothing, and would make long messages.
+        shares = np.exp(log_posteriors).astype(np.float64).round(6).tolist()
         best = int(log_posteriors.argmax())
         return Forecast(
             segment,
@@ -172,10 +174,25 @@ class Forecaster:
         gap_ms = 1000 * (onset - self._offset) / self._rate
         return bisect_right(self._edges, gap_ms)
 
-    def _follow(self, token: Float32, u: Float32) -> None:
-        """Forecast what follows a token; `u` is the state before it."""
-        self._token, self._u = token, u
-        self._u_next: Float32 | None = None  # known after the first run
+    def _follow(self, unit: int | None, gap: int, u: Float32) -> None:
+        """Forecast what follows a token; `u` is the state before it.
+
+        Parameters
+        ----------
+        unit : int or None
+            The last unit; None: it is unknown, or there is none.
+        gap : int
+            Bin of the silence before it.
+        u : float32[n_recurrent]
+            State.
+        """
+        inputs, n_units = self._call.inputs, len(self.units)
+        inputs["u"][...] = u
+        token = inputs["tokens"][0]
+        token[...] = 0.0
+        if unit is not None:
+            token[unit] = 1.0
+        token[n_units:] = self._gaps[gap]
         self._known: dict[int, Float32] = {}  # log-posteriors by bin of silence
 
     def _log_posteriors(self, gap: int) -> Float32:
@@ -187,10 +204,9 @@ class Forecaster:
     def _run(self, gap: int) -> None:
         """Compute log-posteriors, and the next state, which no silence changes."""
         call = self._call
-        call.inputs["tokens"][...] = self._token
-        call.inputs["u"][...] = self._u
         call.inputs["gaps"][...] = self._gaps[gap]
-        call.run()
-        self._known[gap] = finite(call.outputs["log_posteriors"])[0].copy()
-        if self._u_next is None:
-            self._u_next = finite(call.outputs["u_next"]).copy()
+        outputs = call.outputs
+        if not call.run():
+            for values in outputs.values():
+                values[...] = finite(values)
+        self._known[gap] = outputs["log_posteriors"][0].copy()

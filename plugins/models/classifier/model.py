@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from neurovocal.engine import (
@@ -118,7 +117,9 @@ class Classifier:
             spec, options.thresholds, options.min_posterior, typical=options.typical
         )
         self._forecaster = None
-        if bundle.manifest.forecast and (options.forecast or options.prior != "none"):
+        has_prior = options.prior == "all"
+        has_prior |= options.prior == "provisional" and options.provisional
+        if bundle.manifest.forecast and (options.forecast or has_prior):
             self._forecaster = Forecaster(bundle)
         self._publishes_forecast = options.forecast
         self._prior = options.prior
@@ -173,13 +174,12 @@ class Classifier:
                 f"frames begin at {frames.first}, expected {expected}: missing frames "
                 "must be declared as a Gap"
             )
-        log_posteriors = self._network(frames.values)
-        self._history.append(frames.first, log_posteriors)
-        posteriors = np.exp(log_posteriors).astype(np.float32)
-        events: list[Event] = [
-            Posteriors(frames.first, self._hop, self._length, posteriors)
-        ]
-        return [*events, *self.label_segments()]
+        logits = self._network(frames.values)
+        posteriors = self._history.append_logits(frames.first, logits)
+        rows = Posteriors(frames.first, self._hop, self._length, posteriors)
+        if self._open or self._closed:
+            return [rows, *self.label_segments()]
+        return [rows]
 
     def label_segments(self) -> list[Event]:
         """Return the labels and forecasts that are due with the known frames."""

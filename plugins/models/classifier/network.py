@@ -3,7 +3,6 @@
 import numpy as np
 
 from neurovocal.engine import Bundle, BundleError, Float32
-from neurovocal.plugins.models.history import Float64
 from neurovocal.plugins.models.onnx.bound_call import RowStream
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
@@ -59,15 +58,11 @@ class FrameNetwork:
     def _state(self, state: dict[str, Float32]) -> None:
         self._stream.states = state
 
-    def __call__(self, frames: Float32) -> Float64:
-        """Return log-posteriors float64[n_frames, n_units], and update the state."""
-        (logits,) = self._stream.run(finite(frames))
-        return log_softmax(finite(logits))
+    def __call__(self, frames: Float32) -> Float32:
+        """Return logits float32[n_frames, n_units], and update the state.
 
-
-def log_softmax(logits: Float32) -> Float64:
-    """Return the log-posteriors float64[..., n_units] of logits."""
-    scores = logits.astype(np.float64)
-    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
-    scores -= np.log(np.add.reduce(np.exp(scores), axis=-1, keepdims=True))
-    return scores
+        All are finite. They are valid until the next call.
+        """
+        stream = self._stream
+        (logits,) = stream.run(finite(frames))
+        return logits if stream.are_finite else finite(logits)

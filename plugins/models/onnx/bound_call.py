@@ -1,9 +1,9 @@
 """Calls of a graph in memory that is bound to its tensors once."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neurovocal.engine import Float32
 from neurovocal.plugins.models.onnx.channels import Shape
@@ -34,6 +34,8 @@ class BoundCall:
     ----------
     inputs, outputs : dict of str to float32
         Memory of the tensors: of one channel, or ``[n_channels, ...]``.
+    results : float32[n]
+        Memory of all outputs, one after the other, with zeros between them.
     """
 
     def __init__(
@@ -45,32 +47,52 @@ class BoundCall:
     ) -> None:
         self._session = graph.session
         self._binding = binding = graph.session.io_binding()
-        self._memory: list[Float32] = []  # the binding has the addresses alone
-
-        def memory(shape: Shape, axis: int | None) -> tuple[Float32, Float32]:
-            lengths = [n_rows if length is None else length for length in shape]
-            if axis is not None:
-                lengths.insert(axis, n_channels or 1)
-            whole: NDArray[np.float32] = np.zeros(lengths, np.float32)
-            self._memory.append(whole)
-            if axis is None:
-                return whole, whole
-            view = np.moveaxis(whole, axis, 0)
-            return whole, view[0] if n_channels is None else view
-
         self.inputs: dict[str, Float32] = {}
         self.outputs: dict[str, Float32] = {}
+        # The binding has the addresses alone.
+        self._memory: list[Float32] = []
         for bind, views, names, shapes in (
             (binding.bind_input, self.inputs, graph.inputs, graph.inputs),
             (binding.bind_output, self.outputs, outputs, graph.output_shapes),
         ):
-            for name in names:
-                whole, views[name] = memory(shapes[name], graph.axes.get(name))
+            lengths = [
+                _lengths(shapes[name], graph.axes.get(name), n_rows, n_channels or 1)
+                for name in names
+            ]
+            memory, wholes = _divided(lengths)
+            self._memory.append(memory)
+            for name, whole in zip(names, wholes, strict=True):
                 bind(name, "cpu", 0, np.float32, whole.shape, whole.ctypes.data)
+                axis = graph.axes.get(name)
+                view = whole if axis is None else np.moveaxis(whole, axis, 0)
+                is_one = axis is not None and n_channels is None
+                views[name] = view[0] if is_one else view
+        self.results = self._memory[-1]
 
-    def run(self) -> None:
-        """Compute the outputs from the inputs."""
+    def run(self) -> bool:
+        """Compute the outputs from the inputs; return whether all are finite."""
         self._session.run_with_iobinding(self._binding)
+        return is_finite(self.results)
+
+
+def _lengths(
+    shape: Shape, axis: int | None, n_rows: int, n_channels: int
+) -> tuple[int, ...]:
+    lengths = [n_rows if length is None else length for length in shape]
+    if axis is not None:
+        lengths.insert(axis, n_channels)
+    return tuple(lengths)
+
+
+def _divided(shapes: Sequence[tuple[int, ...]]) -> tuple[Float32, list[Float32]]:
+    """Return zeros, and the parts of them that have these shapes, 64 bytes apart."""
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + -(-size // 16) * 16)
+    memory = np.zeros(starts[-1], np.float32)
+    parts = zip(starts, sizes, shapes, strict=False)
+    return memory, [memory[at : at + n].reshape(shape) for at, n, shape in parts]
 
 
 class RowStream:
@@ -83,9 +105,15 @@ class RowStream:
         the outputs ``NAME_next``.
     outputs : sequence of str
         Outputs to return, none of them a state.
+
+    Attributes
+    ----------
+    are_finite : bool
+        All outputs and states of the last call were finite.
     """
 
     def __init__(self, graph: Graph, outputs: Sequence[str]) -> None:
+        self.are_finite = True
         self._graph = graph
         self._outputs = list(outputs)
         self._states = [n for n, shape in graph.inputs.items() if shape[:1] != (None,)]
@@ -138,14 +166,12 @@ class RowStream:
                 state[...] = before[name]
             self._last = step
         step.rows[...] = rows
-        step.call.run()
+        self.are_finite = step.call.run()
         for state, after in step.states:
             state[...] = after
-        for state, _ in step.states:
-            if not is_finite(state):
-                for every, _ in step.states:
-                    every[...] = 0.0
-                break
+        if not self.are_finite and not all(is_finite(s) for s, _ in step.states):
+            for state, _ in step.states:
+                state[...] = 0.0
         return step.outputs
 
     def _step_of(self, n_rows: int) -> "_Step":

@@ -12,8 +12,7 @@ from neurovocal.plugins.models.classifier.channels.histories import (
     HistoryOfChannel,
 )
 from neurovocal.plugins.models.classifier.channels.labels import OpenSegments
-from neurovocal.plugins.models.classifier.network import log_softmax
-from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.history import Float64, log_softmax
 from neurovocal.plugins.models.onnx.channel_network import ChannelNetwork
 from neurovocal.plugins.models.onnx.session import finite
 
