@@ -53,6 +53,8 @@ class ReplayClient:
         As for `Resumer`.
     keys : path, optional
         Folder of the client's keys.
+    log_silence : bool
+        Whether a socket that sends nothing is logged; `problem` tells it anyway.
     """
 
     def __init__(
@@ -63,8 +65,11 @@ class ReplayClient:
         start: StartPoint,
         positions: Mapping[TopicKey, Position],
         keys: str | Path | None = None,
+        *,
+        log_silence: bool = True,
     ) -> None:
         self.endpoint = endpoint
+        self._log_silence = log_silence
         self._keys = keys
         self._resumer = Resumer(kinds, streams, start, positions)
         self._socket: zmq.Socket[bytes] | None = None
@@ -153,7 +158,8 @@ class ReplayClient:
         )
         if problem != self.problem:
             self.problem = problem
-            log.warning("%s", problem)
+            if self._log_silence:
+                log.warning("%s", problem)
 
     def _read_replies(self) -> None:
         import zmq

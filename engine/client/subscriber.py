@@ -86,6 +86,9 @@ class Subscriber:
         Attribute `positions` of an earlier subscriber.
     keys : path, optional
         Folder made by ``neurovocal keys add``, for an engine with keys.
+    log_silence : bool
+        Whether a replay socket that sends nothing is logged; `replay_problem` tells it
+        anyway.
 
     Attributes
     ----------
@@ -111,6 +114,7 @@ class Subscriber:
         start: StartPoint = "now",
         positions: Mapping[TopicKey, Position] | None = None,
         keys: str | Path | None = None,
+        log_silence: bool = True,
     ) -> None:
         self.endpoint = endpoint
         self.kinds = _checked(kinds)
@@ -144,7 +148,13 @@ class Subscriber:
             None
             if replay is None
             else ReplayClient(
-                replay, self.kinds, self.streams, start, self.positions, keys
+                replay,
+                self.kinds,
+                self.streams,
+                start,
+                self.positions,
+                keys,
+                log_silence=log_silence,
             )
         )
 

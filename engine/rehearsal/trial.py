@@ -69,6 +69,7 @@ class RecordingSubscriber(Thread):
             replay=replay,
             start="now" if replay is None else "journal",
             keys=keys,
+            log_silence=False,  # a trial kills the engine: the verdict tells what came
         )
 
     def run(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from processes.waiting import until
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.clock import SystemClock
@@ -208,3 +209,22 @@ def test_a_single_stream_name_and_an_unknown_start() -> None:
     assert Subscriber(where, streams="aviary").streams == {"aviary"}
     with pytest.raises(ConfigError, match="start 'begin' is none of now, run, journal"):
         Subscriber(where, replay=where, start="begin")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_replay_socket_that_is_silent_is_logged_unless_unwanted(
+    monkeypatch, caplog, logs
+):
+    monkeypatch.setattr("neurovocal.engine.client.replay._REPLY_TIMEOUT_S", 0.0)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as silent:
+        silent.linger = 0
+        port = silent.bind_to_random_port("tcp://127.0.0.1")
+        with Subscriber(
+            "tcp://127.0.0.1:9",
+            replay=f"tcp://127.0.0.1:{port}",
+            start="journal",
+            log_silence=logs,
+        ) as subscriber:
+            until(lambda: subscriber.receive(0.01) or subscriber.replay_problem)
+            assert "does not answer" in subscriber.replay_problem
+    assert [r.message for r in caplog.records] == [subscriber.replay_problem] * logs
