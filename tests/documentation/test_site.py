@@ -106,6 +106,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
+def test_drawings_of_the_architecture_are_drawn(site: Path) -> None:
+    source = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    n_drawings, n_arrows = source.count("```mermaid"), source.count(" --> ")
+    with chromium() as browser:
+        page = browser.new_page(viewport=DESKTOP)
+        page.goto((site / "explanation" / "architecture.html").as_uri())
+        assert page.locator("svg.drawing").count() == n_drawings
+        assert page.locator("svg.drawing .head").count() == n_arrows
+        assert "flowchart" not in page.locator("article").inner_text()
+        for box in page.locator("svg.drawing rect").all():
+            assert box.bounding_box()["width"] > 20
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_a_page_opened_as_a_file_is_searched_and_shows_equations(
     site: Path, size: dict[str, int]

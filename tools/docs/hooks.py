@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: files of the repository in the site, and equations as MathML.
+"""Hooks of MkDocs: files of the repository, equations as MathML, drawings as SVG.
 
 A page may link to any file of the repository (``../../configs/demo.yaml``): a copy of
 the file is put into the site under ``files/``, so that the link holds without a
@@ -7,6 +7,7 @@ line).
 """
 
 import re
+import sys
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
 
@@ -15,6 +16,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file by its path
+from drawings import drawn  # noqa: E402
+
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 # Code is left as it is: fences first, then inline code.
 CODE = re.compile(r"^(?P<f>```+|~~~+).*?^(?P=f)[ \t]*$|`[^`\n]+`", re.S | re.M)
@@ -90,7 +94,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         equations.append((match["block"] or match["line"], kind))
         return f"nvequation{len(equations) - 1}x"
 
-    text = spared(LINK, led, markdown)
+    text = spared(LINK, led, drawn(markdown))
     text = spared(EQUATION, taken, text)
     page.meta["equations"] = equations
     return text
