@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from hashlib import blake2b
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def resolved(path: Path) -> Path:
     `Path.resolve` raises RuntimeError for such a link.
     """
     return Path(os.path.realpath(path))
+
+
+def may_never_end(path: Path) -> bool:
+    """Return whether a path is a pipe or device, whose reading may wait for ever.
+
+    A pipe that the shell has made for this program (``/dev/stdin``, ``/dev/fd/63``) is
+    none.
+
+    Raises
+    ------
+    OSError
+        There is nothing under this name.
+    """
+    kind = path.stat().st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        return False
+    return not (path.is_relative_to("/dev/fd") or path == Path("/dev/stdin"))
 
 
 def missing_folder(path: Path) -> str:

@@ -6,13 +6,13 @@ values than memory holds: the number of values and levels is limited.
 """
 
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
+from neurovocal.engine.support.names import may_never_end
 from neurovocal.engine.support.text import control_problem, shortened
 
 MOST_BYTES = 2 * 2**20
@@ -107,9 +107,7 @@ def read_text(path: Path) -> str:
     YamlError
         It is no file, too long, or no text.
     """
-    kind = path.stat().st_mode
-    is_of_shell = path.is_relative_to("/dev/fd") or path == Path("/dev/stdin")
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_of_shell):
+    if may_never_end(path):
         raise YamlError("it is a pipe or device: name a file")
     with path.open("rb") as stream:
         content = stream.read(MOST_BYTES + 1)

@@ -24,6 +24,7 @@ from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ def bench(
     overrides = list(set_ or [])
     plan, samples, rate = load(config, recording, overrides)
     console = Console(stderr=True)
+    if (told := _measured(plan)) is not None:
+        typer.echo(printable(f"note: {told}"), err=True)
     audio = repeated(samples, rate, seconds)
     with console.status("measuring speed"):
         speeds = list(measure_speed(plan, audio, rate, (1, 8, 25)))
@@ -182,6 +185,22 @@ def bench(
     Console().print(speed_table(speeds))
     if latency:
         Console().print(latency_table(latency))
+
+
+def _measured(plan: Plan) -> str | None:
+    """Return a sentence if a plan has more lanes or channels than are measured."""
+    lane = plan.lanes[0]
+    numbers = getattr(lane.source.options, "channels", None)
+    n_channels = len(numbers) if isinstance(numbers, list) else 1
+    if len(plan.lanes) == 1 and n_channels == 1:
+        return None
+    others = f"it has {len(plan.lanes)} lanes" if len(plan.lanes) > 1 else ""
+    if n_channels > 1:
+        others += f"{', and' if others else 'it has'} {n_channels} channels"
+    return (
+        f"one channel of lane '{lane.name}' is measured, and {others}: each further "
+        "one costs as much, or less where channels are computed together"
+    )
 
 
 def load(

@@ -26,6 +26,7 @@ from neurovocal.engine.support.credentials import (
     masked,
     without_credentials,
 )
+from neurovocal.engine.support.names import may_never_end
 from neurovocal.engine.support.safe_yaml import dump
 
 _HIDDEN = "***"
@@ -229,6 +230,8 @@ def _log_lines(log: Path | None) -> list[str] | None:
     """Return the last lines of a log file, or else of systemd's journal."""
     if log is not None:
         try:
+            if may_never_end(log):
+                raise ConfigError(f"'{log}' is no file: name the log of the engine")
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = deque(file, _MOST_LINES)
         except OSError as error:

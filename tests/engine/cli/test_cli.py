@@ -365,6 +365,22 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
 
 
+def test_bench_tells_that_it_measures_one_of_several_channels(neurovocal, tmp_path):
+    config = tmp_path / "c.yaml"
+    soundfile.write(tmp_path / "a.wav", np.zeros((8000, 2)), 8000)
+    options = {"path": str(tmp_path / "a.wav"), "channels": [1, 2]}
+    source = {"plugin": "file", "options": options}
+    config.write_text(
+        yaml.dump({"version": 1, "source": source, "sinks": [{"plugin": "jsonl"}]})
+    )
+    done = neurovocal(
+        *("bench", "--config", str(config), "--seconds", "1"),
+        *("--live-seconds", "0", "--json"),
+    )
+    assert done.code == 0
+    assert "one channel of lane 'neurovocal' is measured, and it has 2" in done.err
+
+
 @pytest.mark.parametrize("content", ["labels", "segments"])
 def test_a_table_of_labels_without_a_model_is_told(neurovocal, tmp_path, content):
     config = tmp_path / "c.yaml"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import tomllib
 import zipfile
@@ -314,6 +315,12 @@ def test_of_a_damaged_journal_the_reason_is_packed(station):
     with zipfile.ZipFile("help.zip") as archive:
         assert b"run.sqlite" in archive.read("journal-error.txt")
         assert "doctor.txt" in archive.namelist()
+
+
+def test_a_pipe_is_no_log(station, capsys):
+    os.mkfifo(station / "pipe")
+    assert run("support", "--log", "pipe", "--out", "help.zip") == 1
+    assert "'pipe' is no file: name the log" in capsys.readouterr().err
 
 
 def test_a_recording_is_no_log(station, capsys):

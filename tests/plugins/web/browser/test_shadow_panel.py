@@ -79,3 +79,24 @@ def test_a_second_shadow_of_the_same_name_is_counted_anew(browser: Browser) -> N
         assert "dropped" not in panel.inner_text()
         assert opened.problems == []
         opened.page.context.close()
+
+
+def test_a_shadow_of_a_run_that_was_killed_is_not_shown_as_running(
+    browser: Browser,
+) -> None:
+    with HubPage("aviary") as engine:
+        say(engine, 0, "new.yaml runs as a shadow")
+        compare(engine, 1, "a", "b")
+        opened = visit(browser, engine.url)
+        words = "document.querySelector('#shadow').innerText"
+        opened.until(f"() => {words}.includes('0.0 % of 1 segment agree')")
+        engine.send_label(5)
+        opened.until("() => document.querySelectorAll('.log-row').length > 0")
+        assert "ended" not in opened.page.locator("#shadow").inner_text()
+        engine.send_label(0, run="run2")
+        opened.until(f"() => {words}.includes('It ended with its run.')")
+        opened.page.reload()
+        engine.send_label(1, run="run2")
+        opened.until(f"() => {words}.includes('It ended with its run.')")
+        assert opened.problems == []
+        opened.page.context.close()

@@ -129,6 +129,7 @@ class Page {
     if (!fresh) return;
     stream.activeAt = Date.now();
     stream.addEvent(header, "live");
+    this.shadow.follow(stream.station, header);
     this.keep(stream, header);
     if (header.kind === "label") {
       this.arrived.push({ stream, header, arrivedMs: Date.now() });

@@ -70,6 +70,7 @@ export class ShadowPanel {
     this.model = model;
     this.play = play;
     this.shadows = new Map(); // by station
+    this.runs = new Map(); // the newest, by station
     this.known = new Set();
     this.waiting = new Map(); // events that came while the past is read, by station
     this.said = new Map(); // what a command was answered, by station
@@ -91,6 +92,21 @@ export class ShadowPanel {
     const came = this.waiting.get(id);
     this.waiting.delete(id);
     for (const header of [...past, ...came]) this.take(station, header);
+    this.endWithRun(station);
+  }
+
+  /** Note the run that events come from now. */
+  follow(station, { run }) {
+    if (this.runs.get(station.id) === run) return;
+    this.runs.set(station.id, run);
+    this.endWithRun(station);
+  }
+
+  /** A shadow of an earlier run, which may have been killed, runs no more. */
+  endWithRun(station) {
+    const run = this.runs.get(station.id);
+    const shadow = this.shadows.get(station.id);
+    if (run && shadow && shadow.run !== run) this.end(station, "It ended with its run.");
   }
 
   /** Read an event: a comparison, or what says that a shadow began or ended. */
