@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from audio_devices.virtual_speaker import needs_virtual_speaker
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 BENCH = ROOT / "bench" / "speed"
@@ -44,7 +45,7 @@ def test_real_loop_answers_every_sound() -> None:
         [*command, "--mode", "provisional"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PROCESS_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

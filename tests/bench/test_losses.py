@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from audio_devices.virtual_audio import needs_virtual_audio
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 from neurovocal.engine.contracts.errors import DeviceError
@@ -17,7 +18,7 @@ SCRIPT = ROOT / "bench" / "reliability" / "losses.py"
 def test_unplugged_card_returns_with_a_gap_of_the_true_length():
     command = [sys.executable, SCRIPT, "--kinds", "microphone", "--losses", "1"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=110, check=False
+        command, capture_output=True, text=True, timeout=PROCESS_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     row = done.stdout.split("\n")[-2].split()

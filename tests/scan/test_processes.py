@@ -17,7 +17,7 @@ import pytest
 from bundles.tiny_bundle import make_tiny_bundle
 from datasets.archives import InlineCluster, contents, make_archive, rows
 from processes.cli_process import NEUROVOCAL, Done, running
-from processes.waiting import until
+from processes.waiting import PROCESS_S, until
 
 from neurovocal.models.scan.cluster import open_cluster
 from neurovocal.models.scan.command import make_job
@@ -63,7 +63,7 @@ def scan(folder: Path, out: Path, *more: object) -> Done:
 def ended(*given: object) -> Done:
     """Run a command to its end, on however busy a machine."""
     with running(*given) as process:
-        out, told = process.communicate(timeout=600)
+        out, told = process.communicate(timeout=PROCESS_S)
     return Done(process.returncode, out, told)
 
 
@@ -135,7 +135,7 @@ def test_killed_workers_lose_nothing(folder, expected, tmp_path):
         addresses = listening(process.pid)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        _, told = process.communicate(timeout=600)
+        _, told = process.communicate(timeout=PROCESS_S)
     assert killed
     assert process.returncode == 0, told
     assert contents(out) == contents(expected)
@@ -166,7 +166,7 @@ def ended_by(
         begun(process, out, n_before)
         workers = workers_of(process.pid)
         process.send_signal(number)
-        _, told = process.communicate(timeout=600)
+        _, told = process.communicate(timeout=PROCESS_S)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert finished(out) < 16
     return process, told
@@ -205,7 +205,7 @@ def test_a_cluster_writes_the_same_bytes_and_may_lose_its_scheduler(
         with running(*given) as scanning:
             begun(scanning, out, 0)
             process.kill()
-            _, told = scanning.communicate(timeout=600)
+            _, told = scanning.communicate(timeout=PROCESS_S)
         assert scanning.returncode == 2, told
         assert re.search(r"the scheduler .*: \d+ of 16 recordings are left", told)
         assert "Traceback" not in told
@@ -254,7 +254,7 @@ def test_ctrl_c_while_workers_start_is_quiet(folder, tmp_path):
     ) as process:
         until(lambda: len(workers_of(process.pid)) == 2)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, told = process.communicate(timeout=600)
+        _, told = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 3
     assert "Traceback" not in told
     assert "16 of 16 recordings are left" in told

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import yaml
 from audio_devices.virtual_audio import VirtualMicrophone, needs_virtual_audio
+from processes.waiting import PROCESS_S
 from repository import CONFIGS
 
 from neurovocal.engine.cli.session import plan_of
@@ -130,7 +131,7 @@ def test_a_sound_card_of_sixteen_channels_has_onsets_in_each(tmp_path):
         microphone.wait_until_captured()
         microphone.play(sound)
         process.terminate()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PROCESS_S)
     assert events.exists(), errors
     found = [json.loads(line) for line in events.read_text().splitlines()]
     onsets = {each["stream"]: each for each in found if each["kind"] == "onset"}

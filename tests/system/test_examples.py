@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 from neurovocal.engine.contracts.clock import ManualClock
@@ -21,7 +22,7 @@ def run(*arguments: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PROCESS_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -127,7 +127,9 @@ def learn(folder: Path, truth: Truth, *training: object) -> Reviewer:
     with running("review", recordings, "--port", 0) as process:
         found = re.search(r"http://\S+/", process.stdout.readline())
         assert found, process.stderr.read()
-        with httpx.Client(base_url=f"{found[0]}review/api/", timeout=60) as client:
+        with httpx.Client(
+            base_url=f"{found[0]}review/api/", timeout=PATIENCE_S
+        ) as client:
             reviewer = Reviewer(client, truth)
             reviewer.review()
             state = client.get("state").json()

@@ -7,6 +7,7 @@ from threading import Event as Flag
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
@@ -108,7 +109,7 @@ def test_a_manual_clock_without_autojump_waits_for_advance(background):
         return clock.wait_until(NS, timeout=20)
 
     result = background(wait_a_second)
-    assert started.wait(10)
+    assert started.wait(PATIENCE_S)
     clock.advance(0.6)
     clock.advance(0.6)
     assert result() is True

@@ -12,6 +12,7 @@ import soundfile
 import typer
 import yaml
 from processes.cli_process import running
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 from neurovocal.engine.cli.app import main
@@ -219,7 +220,7 @@ def test_a_closed_stdout_ends_the_run_without_an_error(tmp_path):
         assert "segment" in process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(60) == 0
+        assert process.wait(PROCESS_S) == 0
 
 
 def test_run_prints_json_for_programs(neurovocal, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 SONG = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
@@ -33,7 +34,7 @@ def interrupted(module, *command, number=signal.SIGINT, times=1, cwd=None):
         [sys.executable, "-c", PROGRAM, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PROCESS_S,
         cwd=cwd,
         check=False,
     )

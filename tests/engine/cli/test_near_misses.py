@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from processes.cli_process import neurovocal, running
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.cli.display import TableDisplay
 from neurovocal.engine.client import Subscriber
@@ -112,7 +113,7 @@ def test_a_client_gets_them_and_a_trace_only_without_privacy(
     )
     with (
         running("run", config, cwd=folder),
-        Subscriber(endpoint, ["near_miss", "trace"], timeout=60) as subscriber,
+        Subscriber(endpoint, ["near_miss", "trace"], timeout=PATIENCE_S) as subscriber,
     ):
         received = []
         while sum(m.kind == "near_miss" for m in received) < 2:

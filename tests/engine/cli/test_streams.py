@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from processes.cli_process import NEUROVOCAL, RECORDING
+from processes.waiting import PROCESS_S
 
 
 def shell(arguments: str, redirections: str, cwd: Path) -> tuple[int, str]:
     """Run a command with redirections; return its exit code and stderr."""
     line = f"{shlex.join(NEUROVOCAL)} {arguments} {redirections}"
     done = subprocess.run(
-        ["sh", "-c", line], capture_output=True, cwd=cwd, timeout=110, check=False
+        ["sh", "-c", line], capture_output=True, cwd=cwd, timeout=PROCESS_S, check=False
     )
     return done.returncode, done.stderr.decode()
 

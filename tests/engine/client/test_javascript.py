@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from network.publishers import Engine, has_ipv6
+from processes.waiting import PATIENCE_S, PROCESS_S
 from repository import ROOT
 
 from neurovocal.engine.client import Received, Subscriber
@@ -87,7 +88,7 @@ def frames(seq: int) -> Message:
 
 
 def take(subscriber: Subscriber, count: int) -> list[Received]:
-    found = [subscriber.receive(timeout=60.0) for _ in range(count)]
+    found = [subscriber.receive(timeout=PATIENCE_S) for _ in range(count)]
     return [received for received in found if received is not None]
 
 
@@ -119,7 +120,7 @@ def test_javascript_and_python_both_get_every_label(example: Path) -> None:
                     sink.write(label(seq // PER_LABEL))
                     found += take(python, 1)
                 found += take(python, 1)
-            out, err = lines.result(timeout=60)
+            out, err = lines.result(timeout=PROCESS_S)
         finally:
             sink.close()
     assert (other.returncode, err) == (0, "")
@@ -152,7 +153,7 @@ def test_javascript_decodes_arrays_and_reports_lost_messages(example: Path) -> N
         sink.open()
         for message in (frames(7), label(0), label(3)):
             sink.write(message)
-        out, err = other.communicate(timeout=60)
+        out, err = other.communicate(timeout=PROCESS_S)
         sink.close()
     first, second, third = out.splitlines()
     assert first.endswith("frames  100 x 129 values, first 7")
@@ -179,7 +180,7 @@ def test_javascript_fetches_lost_messages(
         for _ in range(20):  # of three, the last arrives
             engine.send(2, only_record=True)
             engine.send(1)
-        out, err = other.communicate(timeout=60)
+        out, err = other.communicate(timeout=PROCESS_S)
         engine.close()
     lines += out.splitlines()
     assert err == ""
@@ -199,11 +200,11 @@ def test_javascript_uses_keys_or_reports_that_they_are_needed(
         engine.send(30, only_record=True)
         given = ("--json", "--replay", engine.replay, "--start", "run", "--count=30")
         with javascript(example, where, *given, "--keys", f"{tmp_path}/alice") as own:
-            out, err = own.communicate(timeout=60)
+            out, err = own.communicate(timeout=PROCESS_S)
         assert (own.returncode, err) == (0, "")
         assert [json.loads(line)["seq"] for line in out.splitlines()] == list(range(30))
         with javascript(example, where) as stranger:
-            out, err = stranger.communicate(timeout=60)
+            out, err = stranger.communicate(timeout=PROCESS_S)
         assert (stranger.returncode, out) == (2, "")
         assert "--keys DIR" in err
     finally:
@@ -222,6 +223,6 @@ def test_errors_are_one_sentence(
     example: Path, given: tuple[str, str], said: str
 ) -> None:
     with javascript(example, *given) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PROCESS_S)
     assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
     assert said in err

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from processes.waiting import until
+from processes.waiting import PATIENCE_S, PROCESS_S, until
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.clock import SystemClock
@@ -79,7 +79,7 @@ def listen_to(
         sink.open()
         for message in messages:
             sink.write(message)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PROCESS_S)
         sink.close()
         assert process.returncode == 0, err
     return out.splitlines(), err
@@ -134,14 +134,14 @@ def test_listen_ends_cleanly_on_ctrl_c_without_messages(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "yet, waiting" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PROCESS_S)
     assert (process.returncode, out, err) == (0, "", "")
 
 
 def test_listen_reports_lost_messages(tmp_path: Path) -> None:
     options = ["--count=2", "--timeout=0.01"]
     with listening(f"ipc://{tmp_path}/absent", *options) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PROCESS_S)
     assert (process.returncode, out) == (2, "")
     assert err.startswith("error: only 0 of 2 messages came")
     assert len(err.splitlines()) == 1
@@ -150,7 +150,7 @@ def test_listen_reports_lost_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("endpoint", ["nonsense", "tcp://", "tcp://:x", "foo://bar"])
 def test_a_malformed_endpoint_is_an_error_of_one_sentence(endpoint: str) -> None:
     with listening(endpoint) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PROCESS_S)
     assert (process.returncode, out) == (1, "")
     assert err.startswith(f"error: endpoint '{endpoint}'")
     assert len(err.splitlines()) == 1
@@ -196,7 +196,7 @@ def test_an_invalid_message_does_not_end_the_subscriber(
             None,
         )
         other.send_multipart(parts)
-        received = subscriber.receive(timeout=20.0)
+        received = subscriber.receive(timeout=PATIENCE_S)
         assert received is not None
         assert received.stream == "x"
         assert subscriber.malformed == 2

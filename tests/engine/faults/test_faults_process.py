@@ -11,7 +11,7 @@ from threading import Event as Flag
 import pytest
 import yaml
 from processes.cli_process import neurovocal
-from processes.waiting import PATIENCE_S, until
+from processes.waiting import PATIENCE_S, PROCESS_S, until
 from repository import import_path
 from stages.manual_time_run import ManualTimeRun
 
@@ -236,7 +236,7 @@ def child(script, data, *arguments):
         [sys.executable, "-c", script, tests, json.dumps(data), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PROCESS_S,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
+from processes.waiting import PROCESS_S
 
 from neurovocal.engine.journal.store import read_events
 
@@ -64,7 +65,7 @@ def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):
         while labels < 6:
             labels += process.stdout.readline().endswith(" ms\n")
         process.send_signal(2)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0, err
     code, found = report(tmp_path / "run.sqlite")
     assert (code, found["differences"]) == (0, [])
@@ -89,7 +90,7 @@ def test_a_stopped_run_over_recordings_is_reproduced_up_to_the_stop(tmp_path, by
             process.send_signal(2)
         else:
             assert neurovocal("control", endpoint, "stop").code == 0
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
     journal = tmp_path / "run.sqlite"
     stops = [e for e in read_events(journal) if e.kind == "control"]
     assert [each.stream for each in stops] == [RECORDING.name], err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from processes.cli_process import RECORDING, neurovocal, running
-from processes.waiting import until
+from processes.waiting import PATIENCE_S, PROCESS_S, until
 
 from neurovocal.engine import NeurovocalError
 from neurovocal.engine.client import Control
@@ -56,7 +56,7 @@ def test_a_promoted_shadow_is_promoted_again(
     with running("run", tmp_path / "old.yaml", "--plain") as process:
         until(lambda: len(events(journal, "label")) > 5)
         endpoint = f"ipc://{tmp_path}/control"
-        with Control(endpoint, timeout=60) as control:
+        with Control(endpoint, timeout=PATIENCE_S) as control:
             assert control.swap("new.yaml", shadow=True)["shadow"].endswith("new.yaml")
             until(lambda: len(events(journal, "comparison")) > 10)
             (figures,) = control.status()["swap"]["shadows"]
@@ -67,7 +67,7 @@ def test_a_promoted_shadow_is_promoted_again(
             n_labels = len(events(journal, "label"))
             until(lambda: len(events(journal, "label")) > n_labels + 20)
             control.stop()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0, err
     done = neurovocal("replay", journal, "--json", *blocks)
     report = json.loads(done.out)

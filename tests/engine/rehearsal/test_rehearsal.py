@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import yaml
 from processes.cli_process import NEUROVOCAL, RECORDING, neurovocal
+from processes.waiting import PROCESS_S
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import ConfigError
@@ -117,7 +118,7 @@ def test_ctrl_c_stops_a_rehearsal_and_removes_its_folder(folder, tmp_path):
     assert process.stderr is not None
     assert b"1 rehearsal, about" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 3, said.decode()
     assert said.endswith(b"stopped\n")
     assert b"Traceback" not in said

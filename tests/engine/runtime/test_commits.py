@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
 from processes.failing_disks import INFO, label
+from processes.waiting import PATIENCE_S, PROCESS_S
 
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import StageError
@@ -72,7 +73,7 @@ def run(sink: BufferingSink, on_error: str) -> tuple[SinkWorker, StreamCommit]:
     commit = StreamCommit(StreamEnd(), [INFO.stream], [worker])
     worker.accept_end(commit)
     if on_error == "restart":
-        assert sink.committed.wait(30)
+        assert sink.committed.wait(PATIENCE_S)
     worker.drain(30, hurry=False)
     worker.close()
     return worker, commit
@@ -224,7 +225,7 @@ def test_recordings_whose_events_a_full_disk_refused_are_heard_again(
         [sys.executable, "-c", LIMITED, "400000", "run", str(config)],
         cwd=tmp_path,
         capture_output=True,
-        timeout=110,
+        timeout=PROCESS_S,
         check=False,
     )
     assert full.returncode in (2, 3), full.stderr

@@ -205,14 +205,14 @@ def test_a_failing_lane_does_not_stop_the_other_lanes(background):
 
     def after_the_other():
         yield audio("..####")
-        assert gone.wait(30)
+        assert gone.wait(PATIENCE_S)
         yield audio("....####..", start=60)
 
     good = ScriptedSource(StreamInfo("good", RATE), after_the_other(), live=True)
     bad = ScriptedSource(StreamInfo("bad", RATE), [DeviceError("gone")], live=True)
     runner = make_runner([good, bad], sink, source_policy="fail")
     finish = background(runner.run)
-    assert runner.lanes[1].finished.wait(30)
+    assert runner.lanes[1].finished.wait(PATIENCE_S)
     gone.set()
     outcome = finish()
     assert (outcome.errors, outcome.exit_code) == (["gone"], 2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from processes.waiting import PATIENCE_S
 from repository import ROOT
 
 from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
@@ -224,4 +225,4 @@ def test_a_long_command_loads_them_in_a_thread(monkeypatch: pytest.MonkeyPatch) 
     loaded = threading.Event()
     monkeypatch.setattr(compiled, "load_kernels", loaded.set)
     with compiled.kernels_after(0.0):
-        assert loaded.wait(30)
+        assert loaded.wait(PATIENCE_S)

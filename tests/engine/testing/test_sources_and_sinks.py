@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.contracts.errors import EndOfStream
 from neurovocal.engine.contracts.types import (
@@ -187,7 +188,7 @@ def test_a_scripted_source_raises_the_exceptions_of_its_script():
 def test_a_stalled_sink_blocks_until_it_is_released(background):
     sink = StalledSink()
     wait = background(lambda: sink.write(MESSAGES[0]))
-    assert sink.entered.wait(10)
+    assert sink.entered.wait(PATIENCE_S)
     assert sink.messages == []
     sink.release.set()
     wait()

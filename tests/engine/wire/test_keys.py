@@ -193,7 +193,7 @@ def test_a_reader_that_sends_a_command_gets_the_reason(
     given = None if shown is None else tmp_path / shown
     try:
         with (
-            Control(server.endpoint, timeout=5.0, keys=given) as asking,
+            Control(server.endpoint, timeout=PATIENCE_S, keys=given) as asking,
             pytest.raises(NeurovocalError, match=said),
         ):
             asking.command("stop")

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import yaml
 from processes.cli_process import RECORDING, running
-from processes.waiting import until
+from processes.waiting import PATIENCE_S, PROCESS_S, until
 
 from neurovocal.engine.support.endpoints import Address
 from neurovocal.plugins.web.access import Access
@@ -98,19 +98,19 @@ class PagedRun:
     def interrupt(self, process: subprocess.Popen[str]) -> None:
         """End a run in order."""
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(PROCESS_S)
 
     def events(self, kinds: str, limit: int = 500) -> list[dict[str, Any]]:
         """Return the newest events, newest first, as the page gets them."""
         query = f"api/events?station=s0&kinds={kinds}&limit={limit}"
-        with urlopen(self.url + query, timeout=20) as answer:
+        with urlopen(self.url + query, timeout=PATIENCE_S) as answer:
             found: list[dict[str, Any]] = json.load(answer)["events"]
             return found
 
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=5):
+        with urlopen(url, timeout=PATIENCE_S):
             return True
     except HTTPError:
         return True  # it asks for a token

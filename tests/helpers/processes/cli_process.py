@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes.waiting import PROCESS_S
 from repository import ROOT
 
 RECORDING = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
@@ -28,7 +29,7 @@ def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") 
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        timeout=110,
+        timeout=PROCESS_S,
         check=False,
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())

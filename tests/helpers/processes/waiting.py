@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from threading import Event as Flag
 
-PATIENCE_S = 60.0  # a wait that is this long has failed; no test depends on it
+PATIENCE_S = 120.0  # a wait that is this long has failed; no test depends on it
+PROCESS_S = 300.0  # the same for a program, from its start to its end
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true, at most 60 s."""
+    """Wait until `condition()` is true, at most `PATIENCE_S`."""
     pause = Flag()
     for _ in range(int(PATIENCE_S / 0.01)):
         if condition():

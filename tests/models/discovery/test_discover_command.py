@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from datasets.kinds import RATE, kind_at, order, write_kinds
 from processes.cli_process import running
+from processes.waiting import PATIENCE_S, PROCESS_S
 
 from neurovocal.models.data.datasets import survey_dataset
 from neurovocal.models.discovery.discover import Discovery
@@ -306,9 +307,9 @@ def test_the_page_is_served_until_ctrl_c(finished):
         line = process.stdout.readline()
         address = line.split()[-1]
         assert address.endswith("/discover"), process.stderr.read()
-        with urllib.request.urlopen(address, timeout=30) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
             assert b"<title>Discover" in answer.read()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
         assert process.returncode == 0, err
         assert "changes are kept in" in err

@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser.chromium import PHONE, Visit, chromium, visit
 from playwright.sync_api import Browser
+from processes.waiting import PATIENCE_S
 from processes.waiting import until as wait_until
 
 from neurovocal.engine.support.endpoints import Address
@@ -214,7 +215,7 @@ def test_phone(browser, url):
 
 def get(url: str) -> tuple[int, bytes, str]:
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read(), answer.headers["content-type"]
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers["content-type"]
@@ -224,7 +225,7 @@ def post(url: str, content: object, kind: str = "application/json") -> tuple[int
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     request = urllib.request.Request(url, body, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

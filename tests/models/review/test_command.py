@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from processes.cli_process import neurovocal, running
+from processes.waiting import PROCESS_S
 from stages.reviews import heard, tones, write_journal
 
 CONFIG = """\
@@ -45,7 +46,7 @@ def test_a_review_is_served_stopped_and_continued(journal):
         change = {"action": "label", "author": "Ada", "segment": segment, "unit": "c"}
         assert httpx.post(f"{url}review/api/edit", json=change).json()["ok"]
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0
     assert "1 of 2 segments reviewed" in err
     assert journal.with_name("run.review.sqlite").is_file()
@@ -112,9 +113,9 @@ def test_the_default_port_gives_way(journal):
         with running("review", journal) as second:
             assert url_of(second) != one
             second.send_signal(signal.SIGTERM)
-            assert second.wait(60) == 0
+            assert second.wait(PROCESS_S) == 0
         first.send_signal(signal.SIGINT)
-        assert first.wait(60) == 0
+        assert first.wait(PROCESS_S) == 0
 
 
 def test_a_port_that_was_asked_for_does_not(journal):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from processes.waiting import PATIENCE_S
 
 from neurovocal.plugins.devices import streams
 from neurovocal.plugins.devices.streams import Stream, shut_down
@@ -34,7 +35,7 @@ class Calls(list):
 
             def stop(self, ignore_errors):
                 calls.append("stop")
-                calls.stopping.wait(30)
+                calls.stopping.wait(PATIENCE_S)
 
             def close(self, ignore_errors):
                 calls.append("close")

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from processes.waiting import PATIENCE_S
 from stages.reviews import RATE, collection, session, tones
 
 from neurovocal.engine.support.endpoints import Address
@@ -32,7 +33,9 @@ def client(page: ReviewPage) -> Iterator[httpx.Client]:
     server = PageServer(Address("127.0.0.1", 0), Access(), routes)
     server.start()
     try:
-        with httpx.Client(base_url=f"{server.url}review/api/", timeout=30) as found:
+        with httpx.Client(
+            base_url=f"{server.url}review/api/", timeout=PATIENCE_S
+        ) as found:
             yield found
     finally:
         server.stop()

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes.failing_disks import INFO, deliver, label, no_file_above
+from processes.waiting import PROCESS_S
 from repository import import_path
 
 from neurovocal.engine.contracts.clock import ManualClock
@@ -161,7 +162,7 @@ def kill_a_run(folder: Path, moment: str) -> int:
     `moment` is a step of `KILLED`, or the number of the step during `close`.
     """
     where = [import_path(__file__), str(folder), moment]
-    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
+    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=PROCESS_S)
     return done.returncode
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from audio_devices.fake_device import RATE, make
 from audio_devices.virtual_audio import VirtualMicrophone, needs_virtual_audio
+from processes.waiting import PROCESS_S
 
 from neurovocal.engine.contracts.errors import DeviceError
 
@@ -103,7 +104,7 @@ def test_every_sample_that_was_played_is_captured_bit_for_bit(tmp_path, block_le
         process = record(microphone, options, tmp_path / "x.npz", 4 * RATE)
         microphone.wait_until_captured()
         microphone.play(played)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0
     report = json.loads(out)
     captured = np.load(tmp_path / "x.npz")["values"]
@@ -125,7 +126,7 @@ def test_a_forced_overrun_becomes_a_gap_of_its_length(tmp_path):
         microphone.wait_until_captured()
         microphone.play(played, at_once=True)
         microphone.pause()  # or silence would take the recording's place
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0
     report = json.loads(out)
     counts = report["counts"]
@@ -159,7 +160,7 @@ def test_a_device_that_hangs_is_disconnected_and_can_be_closed(tmp_path):
         )
         microphone.wait_until_captured()
         microphone.pause()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 1
     assert err.startswith("Disconnected: device 'pipemic' has delivered nothing for")
 

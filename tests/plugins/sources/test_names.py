@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from processes.cli_process import NEUROVOCAL, neurovocal
+from processes.waiting import PROCESS_S
 
 from neurovocal.engine.contracts.errors import AudioFileError
 from neurovocal.engine.contracts.options import Options
@@ -87,7 +88,10 @@ def test_commands_read_a_name_that_is_not_utf8(tmp_path, command):
     song(tmp_path / LATIN1)
     name = os.fsencode(tmp_path / LATIN1)
     done = subprocess.run(
-        [*NEUROVOCAL, command, name], capture_output=True, timeout=110, check=False
+        [*NEUROVOCAL, command, name],
+        capture_output=True,
+        timeout=PROCESS_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (row,) = rows(done.stdout.decode())
@@ -100,7 +104,7 @@ def test_a_locale_without_the_characters_of_a_name(tmp_path):
     done = subprocess.run(
         [*NEUROVOCAL, "detect", os.fsencode(tmp_path / "grün.wav")],
         capture_output=True,
-        timeout=110,
+        timeout=PROCESS_S,
         env=env,
         check=False,
     )

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from processes.waiting import PROCESS_S
 
 from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
 from neurovocal.engine.contracts.errors import (
@@ -422,7 +423,7 @@ except NeurovocalError as error:
 def test_standard_input(tmp_path, live):
     values = np.arange(-9000, 9000, dtype="<i2")
     arguments = [PYTHON, "-c", READ_STDIN, json.dumps(live), str(tmp_path / "x.npy")]
-    subprocess.run(arguments, input=values.tobytes(), check=True, timeout=60)
+    subprocess.run(arguments, input=values.tobytes(), check=True, timeout=PROCESS_S)
     got = np.load(tmp_path / "x.npy")[:, 0]
     np.testing.assert_array_equal(got, values.astype(np.float32) / 32768)
 

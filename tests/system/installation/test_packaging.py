@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 from urllib.request import urlopen
 
 import pytest
+from processes.waiting import PATIENCE_S
 from repository import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -255,7 +256,7 @@ def _fetch_the_page(program, folder):
 
 
 def _get(address):
-    with urlopen(address, timeout=60) as answer:
+    with urlopen(address, timeout=PATIENCE_S) as answer:
         return answer.read().decode("utf-8", "replace")
 
 

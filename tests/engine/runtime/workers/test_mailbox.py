@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
 
@@ -127,7 +128,7 @@ def test_put_waits_for_room_in_a_full_queue(background):
         mailbox.put("events", "label", 3)
 
     wait = background(put_another)
-    assert entered.wait(10)
+    assert entered.wait(PATIENCE_S)
     # Whether or not it waits by now: the item does not count as received.
     balanced(mailbox)
     assert mailbox.counts()["events"]["received"] == 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes.waiting import PROCESS_S
 from repository import import_path
 from stages.clip_sinks import EPOCH, INFO, QUICK, clips, play, segment, sink
 
@@ -171,7 +172,10 @@ def test_unwritable_folder_is_reported_and_retried() -> None:
         os.chmod(folder, 0o777)
         arguments = ["-c", AS_ANOTHER_USER, import_path(__file__), folder]
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, timeout=100
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PROCESS_S,
         )
     assert done.stdout == "refused, then taken\n", done.stderr
 
@@ -260,7 +264,7 @@ def test_kill_between_two_renames_leaves_a_complete_clip_or_none(
     tmp_path: Path, renames: int, left: list[str]
 ) -> None:
     where = [str(tmp_path), str(name(1)), str(renames)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
+    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=PROCESS_S)
     assert done.returncode == -signal.SIGKILL
     store = ClipStore(tmp_path, ClipQuotas())
     store.open()

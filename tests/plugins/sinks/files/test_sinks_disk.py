@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes.cli_process import RECORDING, neurovocal
 from processes.failing_disks import KINDS, Kind, deliver, no_file_above, ready
+from processes.waiting import PROCESS_S
 from repository import import_path
 
 from neurovocal.engine.contracts.clock import ManualClock
@@ -156,7 +157,7 @@ def test_revoked_permission_is_reported_and_retried() -> None:
             [sys.executable, "-c", AS_ANOTHER_USER, *where],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PROCESS_S,
         )
     assert done.stdout == "refused, then taken\n", done.stderr
 
