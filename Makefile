@@ -30,9 +30,13 @@ $(DEV_ENV)/.done: pyproject.toml constraints.txt
 demo: $(RUN_ENV)/.done  ## Label a shipped recording, as it plays (no hardware, no torch)
 	$(RUN_ENV)/bin/neurovocal run demo
 
-# The tests of a file stay together: they share what its fixtures made.
+# The tests of a file stay together: they share what its fixtures made. Long files come
+# first (tests/conftest.py). The code is compiled before: hundreds of tests start the
+# program, and where Python keeps no compiled files, each start would do it again.
 test: $(DEV_ENV)/.done  ## Run the test suite, as many files at once as there are cores
-	$(DEV_ENV)/bin/pytest --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile
+	@$(DEV_ENV)/bin/python -m compileall -q engine plugins models
+	$(DEV_ENV)/bin/pytest --numprocesses $(shell getconf _NPROCESSORS_ONLN) \
+		--dist loadfile --no-loadscope-reorder
 
 test-failed: $(DEV_ENV)/.done  ## Run the tests that failed last, one after another
 	$(DEV_ENV)/bin/pytest --last-failed --last-failed-no-failures none

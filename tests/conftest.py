@@ -24,6 +24,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files of minutes, the longest first: were one of them the last, the other cores of a
+# parallel run would wait for it.
+LONG_FILES = (
+    "documentation/test_blocks.py",
+    "system/test_golden.py",
+    "system/installation/test_packaging.py",
+    "scan/test_processes.py",
+    "documentation/test_notebooks.py",
+    "documentation/test_site.py",
+    "engine/client/test_javascript.py",
+    "system/test_review_loop.py",
+    "system/test_end_to_end.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes."""
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Annotated recordings beside the repository; the test is skipped without."""

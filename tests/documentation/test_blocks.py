@@ -1,5 +1,6 @@
 """Every code block of the documentation and the README is run, or says why not."""
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -107,8 +108,13 @@ def test_a_block_of_yaml_is_configuration(page: Path, block: Block) -> None:
     validate(whole)
 
 
+@functools.cache
+def schema() -> dict[str, object]:
+    return SingleConfig.model_json_schema()
+
+
 def validate(content: dict[str, object]) -> None:
-    validator = Draft202012Validator(SingleConfig.model_json_schema())
+    validator = Draft202012Validator(schema())
     problems = [
         f"{'.'.join(map(str, each.absolute_path))}: {each.message}"
         for each in validator.iter_errors(content)

@@ -19,7 +19,7 @@ from golden.preloaded import Client
 ROOT = next(
     p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file()
 )
-_TIMEOUT_S = 110.0
+_TIMEOUT_S = 300.0
 _MOST_LINES = 40
 # Settings of the caller that must not change what the program says.
 _DROPPED = ("PYTHONWARNINGS", "FORCE_COLOR", "TTY_COMPATIBLE", "PYTEST_CURRENT_TEST")

@@ -47,7 +47,7 @@ def subscribe(socket: "zmq.Socket[bytes]", *prefixes: str) -> None:
 def received(
     socket: "zmq.Socket[bytes]",
     ended: "Ended",
-    timeout_s: float = 60.0,
+    timeout_s: float = 300.0,
     quiet_s: float = 0.3,
 ) -> list[Parts]:
     """Receive messages until the program has ended and nothing more comes."""
@@ -57,23 +57,56 @@ def received(
         if socket.poll(int(quiet_s * 1000)):
             messages.append(socket.recv_multipart())
         elif ended():
+            while socket.poll(int(quiet_s * 1000)):  # what came while it was looked
+                messages.append(socket.recv_multipart())
             return messages
     raise TimeoutError(f"the program goes on after {timeout_s} s")
 
 
 class Ended:
-    """Tells whether a process has ended."""
+    """Tells whether a process has ended, and a relay has passed its messages on."""
 
-    def __init__(self, process: Any) -> None:
+    def __init__(self, process: Any, relay: Any = None) -> None:
         self._process = process
+        self._relay = relay
 
     def __call__(self) -> bool:
         """Look at the process."""
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        if self._relay is not None:
+            wait_until_idle(self._relay)
+        return True
+
+
+def wait_until_idle(process: Any) -> None:
+    """Wait until all threads of a process sleep, as they do when nothing is left.
+
+    A pause alone would be over on a busy machine before the process has run.
+    """
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not tasks.is_dir():
+        time.sleep(2.0)
+        return
+    looks = 0
+    while looks < 10 and process.poll() is None:
+        time.sleep(0.05)
+        looks = looks + 1 if _all_sleep(tasks) else 0
+
+
+def _all_sleep(tasks: Path) -> bool:
+    for task in list(tasks.iterdir()):
+        try:
+            state = (task / "stat").read_text(encoding="utf-8").rpartition(")")[2]
+        except OSError:  # the thread has ended
+            return False
+        if state.split()[0] != "S":
+            return False
+    return True
 
 
 def asked(
-    socket: "zmq.Socket[bytes]", *parts: bytes, timeout_s: float = 20.0
+    socket: "zmq.Socket[bytes]", *parts: bytes, timeout_s: float = 120.0
 ) -> Parts | None:
     """Send a request and wait for its reply; None where none comes in time."""
     socket.send_multipart(list(parts))

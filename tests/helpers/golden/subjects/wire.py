@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from processes.waiting import PATIENCE_S, PROCESS_S
 
 from golden.files import (
     CLOCKED_KINDS,
@@ -32,6 +33,7 @@ from golden.subjects.peers import (
     received,
     request,
     subscribe,
+    wait_until_idle,
 )
 from golden.subjects.runs import ALL_KINDS, every_sink
 
@@ -196,11 +198,11 @@ def _listened(session: Session) -> Iterator[Entry]:
             session.started("run", "run.yaml", cwd=folder) as process,
             session.started("listen", endpoint, *options, cwd=heard) as listener,
         ):
-            process.wait(60)
+            process.wait(PROCESS_S)
             if "--count" not in options:
-                time.sleep(0.5)
+                wait_until_idle(listener)
                 listener.send_signal(signal.SIGINT)
-            listener.wait(20)
+            listener.wait(PATIENCE_S)
         masked = session.masker.mask((heard / "stdout").read_text(encoding="utf-8"))
         lines = masked.splitlines()
         if name in ("values", "frames", "marks"):
@@ -247,9 +249,9 @@ def _relayed(session: Session) -> Iterator[Entry]:
     ):
         subscribe(socket, "nv1/label/", "nv1/onset/", "nv1/offset/", "nv1/anchor/")
         with session.started("run", "run.yaml", cwd=folder) as process:
-            messages = received(socket, Ended(process), quiet_s=1.0)
+            messages = received(socket, Ended(process, station), quiet_s=1.0)
         station.terminate()
-        station.wait(20)
+        station.wait(PATIENCE_S)
     yield Entry("wire/relay", "messages", messages_text(session, messages))
     yield Entry("wire/relay", "run", _ended(session, folder, process.returncode))
     yield Entry("wire/relay", "relay", _ended(session, between, station.returncode))
@@ -369,7 +371,7 @@ def _steered(session: Session) -> Iterator[Entry]:
         for name, words in _CLI.items():
             result = session.run("control", ends["CONTROL"], *words, cwd=asking)
             yield Entry("wire/control-command", name, _told(session, result, words))
-        process.wait(60)
+        process.wait(PROCESS_S)
         heard = received(live, Ended(process))
     yield Entry("wire/control", "events", _events_text(session, heard))
     said = _ended(session, folder, process.returncode, lines=False)
@@ -403,7 +405,7 @@ def _events_text(session: Session, messages: list[Parts]) -> str:
 
 def _wait_for_begin(control: "zmq.Socket[bytes]") -> None:
     for _ in range(600):
-        parts = asked(control, request(v=1, command="status"), timeout_s=60)
+        parts = asked(control, request(v=1, command="status"))
         if parts and json.loads(parts[0]).get("ok"):
             streams = json.loads(parts[0])["lanes"][0]["streams"]
             if streams and streams[0]["seconds"] > 1:
@@ -418,10 +420,19 @@ def _answers(session: Session, control: "zmq.Socket[bytes]") -> Iterator[Entry]:
         body = session.filled(body.decode()).encode()
         yield Entry("wire/control", name, _reply(session, asked(control, body)))
     for name, body in _MALFORMED.items():
-        parts = asked(control, body, timeout_s=1.0)
+        parts = _asked_malformed(control, name, body)
         yield Entry("wire/control", name, _reply(session, parts))
-    two = asked(control, request(v=1, command="ping"), b"more", timeout_s=2.0)
+    two = asked(control, request(v=1, command="ping"), b"more")
     yield Entry("wire/control", "two parts", _reply(session, two))
+
+
+def _asked_malformed(
+    socket: "zmq.Socket[bytes]", name: str, body: bytes
+) -> Parts | None:
+    """Send a request that cannot be read; the longest has no reply to wait for."""
+    if name == "too long":
+        return asked(socket, body, timeout_s=1.0)
+    return asked(socket, body)
 
 
 def _reply(session: Session, parts: Parts | None) -> str:
@@ -453,7 +464,7 @@ def _pages(session: Session, replay: "zmq.Socket[bytes]") -> Iterator[Entry]:
             wanted = fields
         if "after" in fields:
             wanted["after"] = {"run": run, **fields["after"]}
-        parts = asked(replay, request(**wanted), timeout_s=5.0)
+        parts = asked(replay, request(**wanted))
         text = _reply(session, parts[:1] if parts else None)
         for start in range(1, len(parts or ()), 3):
             topic, header, payload = (parts or [])[start : start + 3]
@@ -465,13 +476,15 @@ def _pages(session: Session, replay: "zmq.Socket[bytes]") -> Iterator[Entry]:
             )
         yield Entry("wire/replay", name, text)
     for name, body in _MALFORMED.items():
-        parts = asked(replay, body, timeout_s=1.0)
+        parts = _asked_malformed(replay, name, body)
         yield Entry("wire/replay", name, _reply(session, parts))
 
 
 def _metrics(address: str) -> str:
     """Names, types and help of the metrics; their values follow the clock."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"http://{address}/metrics", timeout=PATIENCE_S
+    ) as answer:
         text = answer.read().decode()
         kind = answer.headers["Content-Type"]
     values = [line for line in text.splitlines() if line[:1] != "#"]
@@ -506,7 +519,7 @@ def _interrupted(session: Session) -> Entry:
         while process.poll() is None and not (folder / "stdout").stat().st_size:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(PROCESS_S)
     said = _ended(session, folder, process.returncode, lines=False)
     first = (folder / "stdout").read_text(encoding="utf-8").splitlines()[0]
     return Entry(
