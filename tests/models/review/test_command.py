@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from processes.cli_process import neurovocal, running
-from processes.waiting import PROCESS_S
+from processes.waiting import PATIENCE_S, PROCESS_S
 from stages.reviews import heard, tones, write_journal
 
 CONFIG = """\
@@ -40,11 +40,15 @@ def url_of(process: subprocess.Popen) -> str:
 def test_a_review_is_served_stopped_and_continued(journal):
     with running("review", journal, "--port", 0, "--author", "Ada") as process:
         url = url_of(process)
-        state = httpx.get(f"{url}review/api/state").json()
+        state = httpx.get(f"{url}review/api/state", timeout=PATIENCE_S).json()
         assert (state["author"], state["total"]) == ("Ada", 2)
-        segment = httpx.get(f"{url}review/api/segments").json()["segments"][1]["id"]
+        segment = httpx.get(f"{url}review/api/segments", timeout=PATIENCE_S).json()[
+            "segments"
+        ][1]["id"]
         change = {"action": "label", "author": "Ada", "segment": segment, "unit": "c"}
-        assert httpx.post(f"{url}review/api/edit", json=change).json()["ok"]
+        assert httpx.post(
+            f"{url}review/api/edit", json=change, timeout=PATIENCE_S
+        ).json()["ok"]
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0
@@ -67,9 +71,13 @@ def test_a_table_and_its_folder_share_one_review(journal):
     table.write_text("file,onset_s,offset_s,label,posterior\nsong.wav,0.5,0.7,a,1\n")
     with running("review", table, "--port", 0) as process:
         url = url_of(process)
-        segment = httpx.get(f"{url}review/api/segments").json()["segments"][0]["id"]
+        segment = httpx.get(f"{url}review/api/segments", timeout=PATIENCE_S).json()[
+            "segments"
+        ][0]["id"]
         change = {"action": "confirm", "author": "Ada", "segment": segment}
-        assert httpx.post(f"{url}review/api/edit", json=change).json()["ok"]
+        assert httpx.post(
+            f"{url}review/api/edit", json=change, timeout=PATIENCE_S
+        ).json()["ok"]
     done = neurovocal("review", folder, "--export", journal.with_name("out"))
     assert done.code == 0, done.err
     assert folder.with_name("songs.review.sqlite").is_file()

@@ -94,8 +94,8 @@ def test_a_run_is_shown_and_heard(background):
         hello = page.texts[0]
         labels, onsets = page.events("label"), page.events("onset")
         address = f"{url(sink)}api/sound?stream={INFO.stream}&start=20&stop=40"
-        until(lambda: httpx.get(address).status_code == 200)
-        sound = httpx.get(address).content
+        until(lambda: httpx.get(address, timeout=PATIENCE_S).status_code == 200)
+        sound = httpx.get(address, timeout=PATIENCE_S).content
     done.set()
     wait()
     assert (hello["stations"][0]["name"], hello["stations"][0]["sound"]) == (
@@ -134,7 +134,7 @@ def test_withheld_sound_never_reaches_the_page(background, privacy, tmp_path):
         page.until(lambda seen: len(seen.events("label")) == 2)
         page.until(lambda seen: seen.events("withheld"))
         address = f"{url(sink)}api/sound?stream={INFO.stream}&start=20&stop=40"
-        assert httpx.get(address).status_code == 404
+        assert httpx.get(address, timeout=PATIENCE_S).status_code == 404
         shown = page.columns
     done.set()
     wait()
@@ -175,7 +175,7 @@ def test_withheld_sound_is_said_to_be_withheld(sink):
     sink.write(message(Block(0, np.zeros((10, 1), np.float32))))
     sink.write(message(Withheld(10, 100, "voice")))
     address = f"{url(sink)}api/sound?stream={INFO.stream}&start=20&stop=40"
-    answer = httpx.get(address)
+    answer = httpx.get(address, timeout=PATIENCE_S)
     assert answer.status_code == 404
     assert "privacy" in answer.json()["error"]
 
@@ -184,7 +184,9 @@ def test_without_sound_none_is_kept():
     silent = make(sound_s=0)
     silent.open()
     silent.write(message(Block(0, np.zeros((10, 1), np.float32))))
-    answer = httpx.get(f"{url(silent)}api/sound?stream=cage&start=0&stop=10")
+    answer = httpx.get(
+        f"{url(silent)}api/sound?stream=cage&start=0&stop=10", timeout=PATIENCE_S
+    )
     silent.close()
     assert answer.status_code == 404
     assert "sound_s" in answer.json()["error"]

@@ -208,7 +208,7 @@ def test_stopping_ends_all_connections_even_of_browsers_that_do_not_read():
         assert viewer.end().rcvd.code == 1001
     page.server.stop()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(page.url)
+        httpx.get(page.url, timeout=PATIENCE_S)
 
 
 def test_page_is_served_again_at_the_same_port_after_a_restart(page):
@@ -253,7 +253,7 @@ def test_two_stations_are_told_apart(page):
         assert told == [("s0", 0), ("s1", 1)]
         url = both.url + "api/events?station="
         for name, seq in (("s0", 0), ("s1", 1)):
-            (event,) = httpx.get(url + name).json()["events"]
+            (event,) = httpx.get(url + name, timeout=PATIENCE_S).json()["events"]
             assert event["seq"] == seq
 
 

@@ -233,9 +233,14 @@ def test_command_asks_for_the_token_in_a_file(tmp_path):
     arguments = ("tcp://127.0.0.1:1", "--port", 0, "--token-file", file)
     with running("monitor", *arguments) as process:
         address = address_in(process)
-        assert httpx.get(address + "api/events").status_code == 401
+        assert httpx.get(address + "api/events", timeout=PATIENCE_S).status_code == 401
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        assert httpx.get(address + "api/events", headers=headers).status_code == 200
+        assert (
+            httpx.get(
+                address + "api/events", headers=headers, timeout=PATIENCE_S
+            ).status_code
+            == 200
+        )
         process.send_signal(15)
         assert process.wait(PATIENCE_S) == 0
 
