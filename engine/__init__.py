@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         CausesCommands,
         Consumes,
         Describes,
+        Follows,
         HasEndpoint,
         HasPage,
         KnowsFrequencies,
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
         Stats,
         StreamEnd,
         StreamInfo,
+        Suggestion,
         Surprise,
         Synthesis,
         Trace,
@@ -146,6 +148,7 @@ __all__ = [
     "Features",
     "FileAccess",
     "Float32",
+    "Follows",
     "Forecast",
     "Frames",
     "Gap",
@@ -196,6 +199,7 @@ __all__ = [
     "StreamEnd",
     "StreamInfo",
     "StreamItem",
+    "Suggestion",
     "Surprise",
     "Synthesis",
     "Trace",
@@ -222,7 +226,7 @@ _MODULES = {
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "audio.traces": "TraceKeeper",
     "contracts.abilities": (
-        "Advances CausesCommands Consumes Describes HasEndpoint HasPage "
+        "Advances CausesCommands Consumes Describes Follows HasEndpoint HasPage "
         "KnowsFrequencies KnowsScale KnowsStart ReportsFailures ReportsNotices "
         "ReportsProgress ReportsStats ReportsTrouble RunAware SelectsKinds Traces"
     ),
@@ -243,7 +247,7 @@ _MODULES = {
     "contracts.types": (
         "KINDS Anchor Audio Block Comparison Event Float32 Forecast Frames Gap Health "
         "Label Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd "
-        "StreamInfo Surprise Synthesis Trace Trigger Withheld"
+        "StreamInfo Suggestion Surprise Synthesis Trace Trigger Withheld"
     ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

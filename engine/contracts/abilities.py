@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.stages import ModelCommand
+from neurovocal.engine.contracts.stages import ModelCommand, StepEvents
 from neurovocal.engine.contracts.types import Event, Trace
 
 
@@ -196,6 +196,20 @@ class Advances(Protocol):
 
         Called on the lane's thread, between two calls of `process`, when a live source
         has delivered nothing for a while.
+        """
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """Model that answers the events of the other models, such as a label `unknown`."""
+
+    def follow(self, step: StepEvents, /) -> Iterable[Event]:
+        """Return the events that those of one step cause.
+
+        Called at the end of each step, before the watchers; in the last step of a
+        stream, and in that of a gap, after `flush` or the `process` of the gap. Events
+        of models that follow, too, are not among those given.
         """
         ...
 

@@ -38,6 +38,7 @@ LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
 _Trouble: TypeAlias = Literal["degraded", "lagging", "lossy", "stalled", "failed"]
 HealthState: TypeAlias = Literal["healthy", _Trouble, "restarting", "recovering"]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
+SuggestionReason: TypeAlias = Literal["unknown", "surprising", "every"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
 TriggerDecision: TypeAlias = Literal["act", "catch", "refractory"]
 NearMissReason: TypeAlias = Literal["quiet", "short", "soon"]
@@ -295,6 +296,37 @@ class Forecast:
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Name for segment ``[onset, offset)`` by a model that knows sounds by words.
+
+    Parameters
+    ----------
+    segment, onset, offset : int
+        The segment.
+    name : str
+        Likeliest name.
+    posterior : float
+        Its probability among the names that the model was given.
+    posteriors : dict of str to float
+        Those of the likeliest names, falling.
+    reason : {'unknown', 'surprising', 'every'}
+        Why the segment is named: its label is `unknown`; its mean surprise is high;
+        every segment is.
+    model : str
+        Name of the model.
+    """
+
+    segment: int
+    onset: int
+    offset: int
+    name: str
+    posterior: float
+    posteriors: dict[str, float]
+    reason: SuggestionReason
+    model: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Surprise:
     """Normalised free energy per frame, float32[n_frames]."""
@@ -463,6 +495,7 @@ Event: TypeAlias = (
     | NearMiss
     | Label
     | Forecast
+    | Suggestion
     | Surprise
     | Synthesis
     | Audio
@@ -497,7 +530,7 @@ _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
     **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
     **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
-    **dict.fromkeys((Label, NearMiss, Comparison), attrgetter("onset")),
+    **dict.fromkeys((Label, NearMiss, Comparison, Suggestion), attrgetter("onset")),
 }
 
 
@@ -516,8 +549,8 @@ def instant_of(event: Event, at: int = 0) -> int:
     miss, a comparison and a label with one, else the first sample. The ledger's
     ``wait_ms`` counts from here to the sample at which the engine knew the event.
     """
-    if isinstance(event, Label | NearMiss | Comparison) and event.offset is not None:
-        return event.offset
+    if isinstance(event, Label | NearMiss | Comparison | Suggestion):
+        return event.onset if event.offset is None else event.offset
     return sample_of(event, at)
 
 

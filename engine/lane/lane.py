@@ -24,6 +24,7 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Posteriors,
     StreamInfo,
+    Suggestion,
     Surprise,
     Synthesis,
     Trace,
@@ -36,7 +37,7 @@ Part: TypeAlias = Block | Gap | Anchor
 # Kinds of events that consist of rows on the stream's frame grid.
 FRAME_KINDS = (Frames, Posteriors, Trace, Surprise, Synthesis)
 # Kinds of events that carry the number of a segment.
-SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Trigger)
+SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Suggestion, Trigger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Lane:
         self._sample_models = [m for m in self.models if m.consumes_samples]
         self._frame_models = [m for m in self.models if not m.consumes_samples]
         self.watchers = list(watchers)
+        self._followers = [m for m in self.models if m.follows]
         first = [features] if features else []
         self.stages = [*first, detector, *self.models, *self.watchers]
         self.position = self.processed = 0
@@ -170,6 +172,11 @@ class Lane:
     def is_plain(self) -> bool:
         """True if the detector gets samples and is not asked for its values."""
         return not (self._detects_posteriors or self._traces)
+
+    @property
+    def is_watched(self) -> bool:
+        """True if a stage takes all events of each step."""
+        return bool(self.watchers or self._followers)
 
     @property
     def is_resampled(self) -> bool:
@@ -387,7 +394,7 @@ class Lane:
         if self._traces:
             events += self.detector.trace()
         self.processed = stop
-        if self.watchers or self._continuation is not None:
+        if self.is_watched or self._continuation is not None:
             return self.make_step(stop, events, quantum.arrived_ns)
         return Step(stop, events, quantum.arrived_ns)
 
@@ -450,7 +457,11 @@ class Lane:
                 events += model.process(mark)
 
     def make_step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
-        """Return events of this lane as a step, with those of the watchers."""
+        """Return events of this lane as a step, with the answers to them."""
+        if self._followers:
+            known = StepEvents(self.info, at, tuple(events))
+            for model in self._followers:
+                events += model.follow(known)
         if self.watchers:
             known = StepEvents(self.info, at, tuple(events))
             for watcher in self.watchers:

@@ -111,7 +111,7 @@ class LaneSet:
         self._features, self._detector, self._models = features, detector, models
         slots = [features, detector, *models] if features else [detector, *models]
         self._batched = [slot for slot in slots if slot.batch is not None]
-        watched = any(lane.watchers for lane in lanes)
+        watched = any(lane.is_watched for lane in lanes)
         for slot in self._batched:
             assert slot.batch is not None
             rows = slot.batch.rows_type
@@ -349,7 +349,7 @@ class LaneSet:
             marks = self._answers(slot, index)
         if marks:
             lane.on_marks(marks, events)
-        if not events and not lane.watchers:
+        if not events and not lane.is_watched:
             return None
         return lane.make_step(quantum.stop, events, quantum.arrived_ns)
 

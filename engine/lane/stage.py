@@ -8,7 +8,7 @@ from threading import current_thread, main_thread
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.contracts.abilities import Advances, Consumes, Traces
+from neurovocal.engine.contracts.abilities import Advances, Consumes, Follows, Traces
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.types import Event, Health
@@ -86,6 +86,8 @@ class SupervisedStage:
         The stage can go on without audio (`Advances`).
     consumes_samples : bool
         The stage takes blocks of samples (`Consumes`).
+    follows : bool
+        The stage answers the events of other models (`Follows`).
     traces : bool
         The stage can show the values from which it decides (`Traces`).
     metrics : StageMetrics
@@ -114,6 +116,7 @@ class SupervisedStage:
         self.consumes_samples = (
             isinstance(stage, Consumes) and stage.consumes == "samples"
         )
+        self.follows = isinstance(stage, Follows)
         self.traces = isinstance(stage, Traces)
         self.metrics = StageMetrics()
         self.calls = Calls()
@@ -138,6 +141,10 @@ class SupervisedStage:
     def advance(self, position: int) -> list[Event]:
         """Return the stage's events up to `position`, in samples, without audio."""
         return self.call(self.stage.advance, position)
+
+    def follow(self, step: object) -> list[Event]:
+        """Return the stage's events for those of a step (`StepEvents`)."""
+        return self.call(self.stage.follow, step)
 
     def trace(self) -> list[Event]:
         """Return the values from which the stage has decided since the last call."""

@@ -42,6 +42,8 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Posteriors,
     Stats,
+    Suggestion,
+    SuggestionReason,
     Surprise,
     Synthesis,
     Trace,
@@ -228,6 +230,19 @@ class ForecastHeader(Header, kw_only=True, tag="forecast"):
     model: str
 
 
+class SuggestionHeader(Header, kw_only=True, tag="suggestion"):
+    """See `Suggestion`."""
+
+    segment: Count
+    onset: Count
+    offset: Count
+    name: str
+    posterior: float | None
+    posteriors: dict[str, float | None]
+    reason: SuggestionReason
+    model: str
+
+
 class HealthHeader(Header, kw_only=True, tag="health"):
     """See `Health`."""
 
@@ -377,6 +392,7 @@ FORMATS = (
     EventFormat(NearMiss, NearMissHeader),
     EventFormat(Label, LabelHeader),
     EventFormat(Forecast, ForecastHeader),
+    EventFormat(Suggestion, SuggestionHeader),
     EventFormat(Surprise, SurpriseHeader, "values", 1),
     EventFormat(Synthesis, SynthesisHeader, "values", 2, unsent="from_live"),
     EventFormat(Audio, AudioHeader, "samples", 2, unsent="from_live"),

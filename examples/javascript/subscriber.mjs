@@ -62,8 +62,8 @@ function lineOf(header, payload) {
 
 const KINDS = new Set([
   "block", "gap", "withheld", "anchor", "frames", "posteriors", "trace", "onset", "offset",
-  "near_miss", "label", "forecast", "surprise", "synthesis", "audio", "health", "control",
-  "trigger", "comparison", "stats",
+  "near_miss", "label", "forecast", "suggestion", "surprise", "synthesis", "audio", "health",
+  "control", "trigger", "comparison", "stats",
 ]);
 const kinds = options.kinds.split(",");
 const unknown = kinds.find((kind) => !KINDS.has(kind));

@@ -47,6 +47,7 @@ ORDER = {
             *("sources", "detectors", "gates", "controls"),
             *("models/any_onnx", "models/classifier", "models/rnn_rbm", "zeromq/relay"),
         ],
+        ["models/audio_text"],
         ["review", "summary"],
         ["sinks"],
     ],
@@ -60,6 +61,7 @@ ORDER = {
         ["report"],
         ["generation", "training"],
         ["detection", "discovery", "review", "scan"],
+        ["search"],
         ["commands"],
     ],
 }

@@ -27,6 +27,7 @@ from neurovocal.engine.contracts.types import (
     Offset,
     Onset,
     Stats,
+    Suggestion,
     Trigger,
 )
 from neurovocal.engine.support.text import printable
@@ -230,6 +231,10 @@ def _content(event: Event, received: Received) -> str:
             unit = printable(event.unit)
             state = "begun" if event.status == "onset" else "to come"
             return f"{unit:<6} {event.posterior:.2f} segment {event.segment}, {state}"
+        case Suggestion():
+            name = printable(event.name)
+            span = f"{(event.offset - event.onset) / rate * 1000:.0f} ms"
+            return f"{name:<6} {event.posterior:.2f} {event.reason:<11} {span}"
         case Onset():
             return f"segment {event.segment} begins, score {event.score:.3g}"
         case Offset():

@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -147,25 +147,19 @@ class State(Part):
     """Lengths of its axes."""
 
 
-class OnnxManifest(Part):
-    """Audio classifier in an ONNX file: what goes in, what comes out, and its labels.
+class AudioInput(Part):
+    """Graph in an ONNX file that takes a window of samples.
 
-    All lengths are in samples at the classifier's own sample rate.
+    All lengths are in samples at the graph's own sample rate.
     """
 
-    version: Literal[1]
-    """Version of this format."""
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")
-    """Name of the model in labels, by which those of several models are told apart."""
     graph: str
     """ONNX file, relative to the manifest, or `package:NAME/FILE`, a file of an
     installed Python package."""
     sample_rate: SampleRate
     """Rate in Hz; audio of another rate is resampled."""
     window: int = Field(ge=1, le=2**24)
-    """Samples that a posterior is about."""
-    hop: int | None = Field(default=None, ge=1, le=2**24)
-    """Samples from one window to the next; default: window."""
+    """Samples that a result is about."""
     context: int = Field(default=0, ge=0, le=2**20)
     """Samples before each window that the graph gets with it; zeros at the start of a
     stream and behind a gap."""
@@ -180,6 +174,20 @@ class OnnxManifest(Part):
     """Front end, where the graph does not have its own."""
     constants: list[Constant] = Field(default=[], max_length=32)
     """Inputs that never change."""
+
+
+class OnnxManifest(AudioInput):
+    """Audio classifier in an ONNX file: what goes in, what comes out, and its labels.
+
+    All lengths are in samples at the classifier's own sample rate.
+    """
+
+    version: Literal[1]
+    """Version of this format."""
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")
+    """Name of the model in labels, by which those of several models are told apart."""
+    hop: int | None = Field(default=None, ge=1, le=2**24)
+    """Samples from one window to the next; default: window."""
     state: list[State] = Field(default=[], max_length=32)
     """Recurrent states; they need `hop` to be `window`."""
     output: OutputTensor
@@ -205,32 +213,28 @@ class OnnxManifest(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedManifest:
-    """A manifest with the lines of its file, its labels and the path of its graph.
+class LoadedInput:
+    """What a graph takes, with the lines of the manifest's file and the graph's path.
 
     Parameters
     ----------
-    manifest : OnnxManifest
+    manifest : AudioInput
+        The manifest, or the part of it that describes the graph.
     located : Located
         The data with their lines.
-    labels : tuple of str
-        Names of the outputs.
     graph : Path
         The ONNX file.
     is_trusted : bool
         The file belongs to an installed package, which could run any code anyway.
+    part : tuple of str
+        Keys that lead to the part; empty: it is the whole manifest.
     """
 
-    manifest: OnnxManifest
+    manifest: AudioInput
     located: Located
-    labels: tuple[str, ...]
     graph: Path
     is_trusted: bool
-
-    @property
-    def hop(self) -> int:
-        """Samples from one window to the next."""
-        return self.manifest.hop or self.manifest.window
+    part: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def n_columns(self) -> int:
@@ -253,7 +257,41 @@ class LoadedManifest:
 
     def problem(self, loc: Location, what: str) -> str:
         """Return a sentence about a place in the manifest, with file and line."""
-        return self.located.problem(loc, what)
+        return self.located.problem((*self.part, *loc), what)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the part, as far as no graph is needed."""
+        found: list[str] = []
+
+        def refuse(loc: Location, what: str) -> None:
+            found.append(self.problem(loc, what))
+
+        if not isfile(self.graph):
+            refuse(("graph",), _missing(self.manifest.graph, self.graph))
+        _check_front_end(self, refuse)
+        _check_tensors_stated(self.manifest, refuse)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedManifest(LoadedInput):
+    """Manifest of a classifier with the lines of its file, labels and graph's path.
+
+    Parameters
+    ----------
+    manifest, located, graph, is_trusted
+        As in `LoadedInput`.
+    labels : tuple of str
+        Names of the outputs.
+    """
+
+    manifest: OnnxManifest
+    labels: tuple[str, ...]
+
+    @property
+    def hop(self) -> int:
+        """Samples from one window to the next."""
+        return self.manifest.hop or self.manifest.window
 
 
 def load_manifest(path: Path) -> LoadedManifest:
@@ -275,12 +313,10 @@ def load_manifest(path: Path) -> LoadedManifest:
         problems.append(located.problem(loc, what))
 
     labels = _labels(manifest, path, refuse)
-    graph, is_trusted = _graph(manifest.graph, path)
-    if not isfile(graph):
-        refuse(("graph",), _missing(manifest.graph, graph))
-    loaded = LoadedManifest(manifest, located, labels, graph, is_trusted)
-    _check_lengths(loaded, refuse)
-    _check_tensors_stated(manifest, refuse)
+    graph, is_trusted = graph_path(manifest.graph, path)
+    loaded = LoadedManifest(manifest, located, graph, is_trusted, labels)
+    problems += loaded.problems()
+    _check_state(loaded, refuse)
     for label in manifest.background:
         if labels and label not in labels:
             refuse(("background",), f"there is no label '{label}'")
@@ -324,7 +360,7 @@ def _labels(manifest: OnnxManifest, path: Path, refuse: Any) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _graph(name: str, manifest: Path) -> tuple[Path, bool]:
+def graph_path(name: str, manifest: Path) -> tuple[Path, bool]:
     """Return the path of the graph, and whether it is a package's."""
     if not name.startswith(_PACKAGE):
         return manifest.parent / name, False
@@ -350,7 +386,7 @@ def _missing(name: str, path: Path) -> str:
     return f"the package '{package}' has no file '{file}'"
 
 
-def _check_lengths(loaded: LoadedManifest, refuse: Any) -> None:
+def _check_state(loaded: LoadedManifest, refuse: Any) -> None:
     manifest = loaded.manifest
     if manifest.state and loaded.hop != manifest.window:
         refuse(
@@ -358,6 +394,13 @@ def _check_lengths(loaded: LoadedManifest, refuse: Any) -> None:
             f"a graph with state hears each sample once: hop must be window "
             f"({manifest.window})",
         )
+    for number, state in enumerate(manifest.state):
+        if math.prod(state.shape) > _MOST_VALUES:
+            refuse(("state", number, "shape"), "has too many values")
+
+
+def _check_front_end(loaded: LoadedInput, refuse: Any) -> None:
+    manifest = loaded.manifest
     mel = manifest.log_mel
     if mel is None:
         return
@@ -377,7 +420,7 @@ def _check_lengths(loaded: LoadedManifest, refuse: Any) -> None:
         refuse(("log_mel", "low_hz"), f"must be below {high_hz:g}")
 
 
-def _check_tensors_stated(manifest: OnnxManifest, refuse: Any) -> None:
+def _check_tensors_stated(manifest: AudioInput, refuse: Any) -> None:
     axes = manifest.input.axes
     needed = {"time", "mel"} if manifest.log_mel else {"samples"}
     has = {"samples", "time", "mel"} & set(axes)
@@ -403,6 +446,3 @@ def _check_tensors_stated(manifest: OnnxManifest, refuse: Any) -> None:
                 f"'{constant.tensor}' of shape {constant.shape} needs {n_values} "
                 f"values of type {constant.type}",
             )
-    for number, state in enumerate(manifest.state):
-        if math.prod(state.shape) > _MOST_VALUES:
-            refuse(("state", number, "shape"), "has too many values")

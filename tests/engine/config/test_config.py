@@ -18,8 +18,8 @@ TOP = (
 )
 KINDS = (
     "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'trace', 'onset', "
-    "'offset', 'near_miss', 'label', 'forecast', 'surprise', 'synthesis', 'audio', "
-    "'health', 'control', 'trigger', 'comparison' or 'stats'"
+    "'offset', 'near_miss', 'label', 'forecast', 'suggestion', 'surprise', "
+    "'synthesis', 'audio', 'health', 'control', 'trigger', 'comparison' or 'stats'"
 )
 
 

@@ -13,7 +13,7 @@ _COMMANDS = (
     *("run", "check", "init", "devices", "plugins", "schema", "detect", "label"),
     *("listen", "control", "replay", "export", "rehearse", "bench", "bundle", "keys"),
     *("train", "evaluate", "relay", "generate", "demo", "doctor", "support"),
-    *("scan", "stations"),
+    *("scan", "stations", "search"),
     *("bundle check", "bundle show", "keys new", "keys add", "keys remove"),
     "keys list",
 )
@@ -22,7 +22,7 @@ _PLUGINS = (
     *("spectrogram", "energy", "network", "percentile", "classifier", "rnn_rbm"),
     *("zmq", "silero", "clips", "columns", "explain", "journal", "jsonl"),
     *("prometheus", "speaker", "table", "trigger", "wav"),
-    *("windows", "onnx", "daily", "lsl", "mqtt", "osc", "webhook"),
+    *("windows", "onnx", "audio_text", "daily", "lsl", "mqtt", "osc", "webhook"),
 )
 _BUNDLES = ("bengalese-finch", "spoken-digits", "zebra-finch")
 _PRESETS = ("songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls", "insects")

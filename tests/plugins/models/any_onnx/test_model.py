@@ -310,13 +310,13 @@ def test_silero_conforms():
 
 def test_outputs_that_are_not_finite_are_told_once(bands, caplog):
     network = OnnxNetwork(load_manifest(bands))
-    run = network._session.run
+    run = network._graph._session.run
 
     class Broken:
         def run(self, *given):
             return [np.full_like(values, np.nan) for values in run(*given)]
 
-    network._session = Broken()
+    network._graph._session = Broken()
     for _ in range(2):
         assert not network(np.zeros(WINDOW, np.float32)).any()
     assert len(caplog.records) == 1

@@ -9,7 +9,7 @@ const UNKEPT = new Set(["stats", "anchor"]);
 /** Kinds of the log and the picture. */
 export const EVENT_KINDS = [
   "onset", "offset", "near_miss", "label", "gap", "withheld", "health", "control", "trigger",
-  "comparison",
+  "comparison", "suggestion",
 ];
 
 /**

@@ -12,9 +12,9 @@ const RANKS = { "": 0, provisional: 1, revised: 2, final: 3 };
 
 /** Choices of the filter: name to [words, kinds that are fetched, test of a row]. */
 export const CHOICES = {
-  both: ["Heard and rejected", ["onset", "offset", "label", "near_miss"], (row) => row.kind === "segment" || row.kind === "near_miss"],
-  heard: ["Heard", ["onset", "offset", "label"], (row) => row.kind === "segment" && !row.rejected],
-  rejected: ["Rejected", ["label", "near_miss"], (row) => row.rejected],
+  both: ["Heard and rejected", ["onset", "offset", "label", "suggestion", "near_miss"], (row) => row.kind === "segment" || row.kind === "near_miss"],
+  heard: ["Heard", ["onset", "offset", "label", "suggestion"], (row) => row.kind === "segment" && !row.rejected],
+  rejected: ["Rejected", ["label", "suggestion", "near_miss"], (row) => row.rejected],
   losses: ["Gaps and withheld audio", ["gap", "withheld"], (row) => row.kind === "gap" || row.kind === "withheld"],
   health: ["Health", ["health"], (row) => row.kind === "health"],
   control: ["Commands and triggers", ["control", "trigger"], (row) => row.kind === "control" || row.kind === "trigger"],
@@ -23,8 +23,10 @@ export const CHOICES = {
 };
 export const LOG_KINDS = [
   "onset", "offset", "label", "near_miss", "gap", "withheld", "health", "control", "trigger",
-  "comparison",
+  "comparison", "suggestion",
 ];
+/** Kinds that tell of one segment, which has one row. */
+const SEGMENT_KINDS = ["onset", "offset", "label", "suggestion"];
 
 /** Rows in memory: the newest ones as they come, and older ones that were fetched. */
 export class Log {
@@ -180,7 +182,7 @@ function passing(filter) {
 
 function keyOf(station, header) {
   const { kind, stream, run } = header;
-  if (kind === "onset" || kind === "offset" || kind === "label") {
+  if (SEGMENT_KINDS.includes(kind)) {
     return `${station}\u0000${stream}\u0000${run}\u0000s${header.segment}`;
   }
   if (!LOG_KINDS.includes(kind)) return null;
@@ -222,7 +224,7 @@ class Row {
 
 function newRow(key, station, header) {
   const row = new Row(key, station, header);
-  if (["onset", "offset", "label"].includes(header.kind)) row.kind = "segment";
+  if (SEGMENT_KINDS.includes(header.kind)) row.kind = "segment";
   return row;
 }
 
@@ -249,6 +251,12 @@ function update(row, header) {
       row.status = header.status;
       row.latency = header.latency;
       row.rejected = header.unit === "unknown";
+      break;
+    case "suggestion":
+      row.sample = header.onset;
+      row.utc ??= back(header, header.onset);
+      row.stop = header.offset;
+      row.words = `perhaps ${header.name}`;
       break;
     case "near_miss":
       row.sample = header.onset;

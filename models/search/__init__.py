@@ -1,0 +1,1 @@
+"""Text search over the sounds of a journal or folder."""

@@ -1,0 +1,1 @@
+"""Model `audio_text`: names of sounds by ONNX encoders of audio and of text."""
