@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from audio_devices.virtual_audio import VirtualMicrophone, needs_virtual_audio
 from processes.cli_process import NEUROVOCAL, RECORDING, neurovocal, running
-from processes.waiting import PATIENCE_S
+from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Received, Subscriber
 
@@ -83,7 +83,7 @@ def test_live_over_zeromq_equals_the_table(tmp_path, excerpt):
     table = tmp_path / "labels.csv"
     assert neurovocal("label", excerpt, "--out", table).code == 0
     journal = tmp_path / "run.sqlite"
-    options = f"{{endpoint: '{endpoint}', wait_for_subscribers: 2}}"
+    options = f"{{endpoint: '{endpoint}', wait_for_subscribers: 2, linger_s: 60}}"
     events = ", ".join(KINDS)
 
     def kept(kinds: tuple[str, ...]) -> int:
@@ -250,8 +250,7 @@ def test_ctrl_c_in_the_middle_of_a_table(tmp_path):
     with running(
         *("label", *[RECORDING] * 400, "--out", out, "--block-length", 64)
     ) as process:
-        while not out.exists() or out.stat().st_size < 1000:
-            assert process.poll() is None, process.stderr.read()
+        until(lambda: out.exists() and out.stat().st_size >= 1000)
         code, err = interrupt(process)
     assert code == 3, err
     assert "Traceback" not in err
@@ -278,13 +277,15 @@ def test_ctrl_c_in_a_run_names_the_table_that_it_cuts_short(tmp_path, sink):
 
 def _wait_for_threads(process: Popen) -> None:
     """Until the run has threads and its signal handlers, of which SIGHUP is last."""
-    while process.poll() is None:
+
+    def is_ready() -> bool:
+        assert process.poll() is None, process.stderr.read()
         threads = os.listdir(f"/proc/{process.pid}/task")
         status = Path(f"/proc/{process.pid}/status").read_text()
         caught = int(status.split("SigCgt:")[1].split()[0], 16)
-        if caught & (1 << (signal.SIGHUP - 1)) and len(threads) > 1:
-            return
-    raise AssertionError(process.stderr.read())
+        return bool(caught & (1 << (signal.SIGHUP - 1))) and len(threads) > 1
+
+    until(is_ready)
 
 
 def test_pipe_from_standard_input(excerpt):

@@ -214,7 +214,11 @@ def test_run_prints_a_line_per_segment(neurovocal, tmp_path):
 def test_a_closed_stdout_ends_the_run_without_an_error(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(BASE)
-    options = [f"sinks.0.options.path={tmp_path}/o", "source.options.duration_s=900"]
+    options = [
+        f"sinks.0.options.path={tmp_path}/o",
+        "source.options.duration_s=900",
+        "stop_timeout_s=60",
+    ]
     sets = [part for option in options for part in ("--set", option)]
     with running("run", path, *sets) as process:
         assert "segment" in process.stdout.readline()

@@ -117,7 +117,7 @@ def test_a_client_gets_them_and_a_trace_only_without_privacy(
     ):
         received = []
         while sum(m.kind == "near_miss" for m in received) < 2:
-            received.append(message := subscriber.receive(60))
+            received.append(message := subscriber.receive(PATIENCE_S))
             assert message is not None
         traces = 0
         while (message := subscriber.receive(2)) is not None:

@@ -17,7 +17,8 @@ from neurovocal.engine.journal import read_events
 CONFIG = """\
 version: 1
 station: aviary
-source: {{plugin: file, options: {{path: {song}, pace: realtime, repeat: 3}}}}
+source: {{plugin: file, options: {{path: {song}, pace: realtime, repeat: 0}}}}
+stop_timeout_s: 60
 bundle: bengalese-finch
 tile: {tile}
 models: {models}

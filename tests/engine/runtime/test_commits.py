@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
 from processes.failing_disks import INFO, label
-from processes.waiting import PATIENCE_S, PROCESS_S
+from processes.waiting import PATIENCE_S, PROCESS_S, until
 
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import StageError
@@ -151,8 +151,7 @@ def test_a_table_that_ctrl_c_cut_short_is_called_partial(tmp_path: Path) -> None
         (tmp_path / f"{number}.flac").symlink_to(RECORDING)
     table = tmp_path / "t.csv"
     with running("detect", ".", "--out", "t.csv", cwd=tmp_path) as command:
-        while not table.exists() or table.stat().st_size < 1000:
-            assert command.poll() is None
+        until(lambda: table.exists() and table.stat().st_size >= 1000)
         command.send_signal(signal.SIGINT)
         _, err = command.communicate()
     assert command.returncode == 3

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from network.publishers import Engine
 from network.relays import relaying
-from processes.waiting import PATIENCE_S
+from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Control, Subscriber
 from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.plugins.controls import zmq as control_zmq
 
@@ -42,6 +43,13 @@ def connections(port: int) -> Iterator[tuple[bool, int, int]]:
             )
 
 
+def ask(asking: Control) -> bool:
+    """Ask where nobody replies; return whether there is a connection by now."""
+    with suppress(NeurovocalError):
+        asking.command("ping")
+    return len(list(connections(int(asking.endpoint.rsplit(":", 1)[1])))) >= 2
+
+
 def check(endpoint: str, *, awaits_replies: bool) -> None:
     found = list(connections(int(endpoint.rsplit(":", 1)[1])))
     assert len(found) >= 2, "both ends"
@@ -68,8 +76,7 @@ def test_every_connection_has_keep_alive(tmp_path: Path) -> None:
         ):
             while subscriber.receive(0.02) is None:
                 engine.send()
-            with suppress(Exception):
-                asking.command("ping")  # no reply, but a connection
+            until(lambda: ask(asking))
             engine.send(3, only_record=True)
             engine.send()
             while (one := subscriber.receive(PATIENCE_S)) is not None:

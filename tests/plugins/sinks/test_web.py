@@ -269,6 +269,7 @@ CONFIG = {
     },
     "detector": {"plugin": "energy"},
     "sinks": [{"plugin": "web", "options": {"endpoint": "127.0.0.1:0"}}],
+    "stop_timeout_s": 60,
 }
 
 

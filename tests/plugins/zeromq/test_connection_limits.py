@@ -43,7 +43,7 @@ def engine(alice: Path, tmp_path: Path) -> Iterator[Engine]:
 
 def receives(engine: Engine, subscriber: Subscriber) -> bool:
     """Publish until the subscriber receives a message."""
-    for _ in range(600):
+    for _ in range(2400):
         engine.send()
         if subscriber.receive(0.05) is not None:
             return True

@@ -87,7 +87,7 @@ def crowd(endpoint: str) -> list[socket.socket]:
 
 def receives(engine: Engine, subscriber: Subscriber) -> bool:
     """Publish until the subscriber receives a message."""
-    for _ in range(600):
+    for _ in range(2400):
         engine.send()
         if subscriber.receive(0.05) is not None:
             return True
