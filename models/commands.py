@@ -99,6 +99,29 @@ def train(
             "name of one that ships.",
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A minute for two minutes of song: fewer updates, no song."
+        ),
+    ] = False,
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--test",
+            help="Draw a test split where the dataset names none. Default: train on "
+            "all, with the figures of a cross-validation.",
+        ),
+    ] = False,
+    unknown_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C",
+            min=1.0,
+            help="What a wrong name costs against no name, which is `unknown`. "
+            "Default: 2.",
+        ),
+    ] = None,
     annotation_format: Format = None,
     label_column: LabelColumn = None,
     tier: Tier = None,
@@ -128,6 +151,9 @@ def train(
             "--label-column": label_column,
             "--tier": tier,
             "--channels": channels,
+            "--quick": quick or None,
+            "--test": test or None,
+            "--unknown-cost": unknown_cost,
         }
         given = [name for name, value in unused.items() if value is not None]
         if given:
@@ -151,7 +177,7 @@ def train(
     from neurovocal.models.toolkit.loop import stop_on_signal
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.models.toolkit.progress import Reporter
-    from neurovocal.models.toolkit.recipe import load_config
+    from neurovocal.models.toolkit.recipe import adapted, load_config
     from neurovocal.models.training.train import train_bundle
     from neurovocal.models.training.workspace import (
         TrainingJob,
@@ -180,9 +206,8 @@ def train(
         problems.add(truncate_problems(found[1]) if found else [])
         problems.refuse()
     assert recipe is not None
-    overrides = {"seed": seed, "threads": threads}
-    recipe = recipe.model_copy(
-        update={name: value for name, value in overrides.items() if value is not None}
+    recipe = adapted(
+        recipe, {"seed": seed, "threads": threads}, quick, test, unknown_cost
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)

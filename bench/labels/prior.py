@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -118,8 +117,14 @@ def labels_cell(
     logs = network(train)
     valid = [logs(m) for m in data.prepared.valid]
     test = [logs(m) for m in data.test]
-    shapes: Any = SimpleNamespace(shapes={})
-    spec = calibrate(shapes, ClassifierConfig(), data.prepared, valid)
+    spec = calibrate(
+        {},
+        ClassifierConfig(),
+        data.prepared.units.names,
+        data.frame_ms,
+        valid,
+        [m.spans for m in data.prepared.valid],
+    )
     task = trained_forecast(data, train, config, seed, path)
 
     def scores_by_delay(examples: list[LabelledFrames], rows: list[Any]) -> Any:

@@ -1,18 +1,27 @@
 """Calibration of a trained classifier and choice of its detector's options.
 
-Temperatures and thresholds are fitted to validation recordings. The typical segments of
-units use training recordings as well: so few numbers do not overfit. Detectors are
-fitted to training recordings, and one is chosen by validation recordings.
+Temperatures, thresholds and typical segments are fitted to what the networks of a
+cross-validation say of the recordings that they were not trained on. Detectors are
+fitted to recordings of the training split, and one is chosen by those of validation.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
-
-from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, EarlySpec
+from neurovocal.engine.contracts.bundle import (
+    ClassifierSpec,
+    DetectorSpec,
+    EarlySpec,
+    TypicalSpec,
+)
+from neurovocal.models.classifier.abstention import (
+    NamedSegments,
+    accepted,
+    choose_threshold,
+    choose_typical,
+)
 from neurovocal.models.classifier.calibration import (
     DecisionRule,
     collect_early_scores,
@@ -20,16 +29,17 @@ from neurovocal.models.classifier.calibration import (
     fit_temperature,
     fit_thresholds,
     fit_typical_segments,
-    log_softmax,
 )
+from neurovocal.models.classifier.cross_validation import CrossValidated
 from neurovocal.models.classifier.detector_search import (
     ScoredRecording,
+    detected_segments,
     fit_detector,
     select_evenly,
 )
-from neurovocal.models.classifier.network import Classifier
-from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.classifier.error_intervals import figures_of
 from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
@@ -38,6 +48,8 @@ from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
 EARLY_MS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
 # A delay that fewer segments reach is not calibrated.
 _MIN_SEGMENTS = 20
+# Recordings that were left out are measured up to this many seconds, evenly.
+_MOST_MEASURED_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +58,24 @@ class CalibratedClassifier:
 
     spec: ClassifierSpec
     detector: DetectorSpec
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Errors on recordings that were left out, with intervals."""
 
 
 def adjust_classifier(
-    model: Classifier,
+    validated: CrossValidated,
     config: TrainConfig,
     data: PreparedDataset,
     on_progress: ProgressCallback = lambda share, note: None,
     check_stop: Callable[[], None] = lambda: None,
     limit_s: float = math.inf,
 ) -> CalibratedClassifier:
-    """Calibrate a trained classifier and fit the detector to it.
+    """Calibrate a classifier and fit the detector to it.
 
     Parameters
     ----------
-    model : Classifier
-        Trained network.
+    validated : CrossValidated
+        Networks that left recordings out, trained as the classifier is.
     config : TrainConfig
         Recipe; it must have a classifier.
     data : PreparedDataset
@@ -74,70 +88,123 @@ def adjust_classifier(
         Wall-clock seconds that the search may take.
     """
     assert config.classifier is not None
-    model.eval()
-    valid = [log_posteriors_of(model, m) for m in data.valid]
-    spec = calibrate(model, config.classifier, data, valid)
-    # A generator: log-posteriors of hours of training recordings take much memory.
-    train = (log_posteriors_of(model, m) for m in data.train)
-    spec = _add_typical(spec, config.classifier, data, chain(train, valid))
-    detector_config = config.detector
+    left_out = validated.folds.left_out
+    chosen = [validated.examples[n] for n in left_out]
+    logs = [validated.log_posteriors(n) for n in left_out]
+    spans = [m.spans for m in chosen]
+    hop_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
+    shapes = validated.networks[0].shapes
+    spec = calibrate(shapes, config.classifier, data.units.names, hop_ms, logs, spans)
+
+    def typical(duration: float, agreement: float) -> dict[str, TypicalSpec]:
+        rule = spec.decision
+        return fit_typical_segments(logs, spans, spec.units, duration, agreement, rule)
+
+    least = (config.classifier.duration_margin, config.classifier.agreement_margin)
+    spec = spec.model_copy(update={"typical": typical(*least)})
     detector = DetectorSpec(
-        plugin=detector_config.plugin, options=detector_config.options
+        plugin=config.detector.plugin, options=config.detector.options
     )
-    if detector_config.fit:
-        limit = detector_config.limit_s
 
-        def scored(split: Sequence[LabelledFrames], s: float) -> list[ScoredRecording]:
-            return [
-                ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
-                for m in select_evenly(split, s)
-            ]
+    def scored(numbers: Sequence[int], s: float) -> list[ScoredRecording]:
+        by_example = {id(validated.examples[n]): n for n in numbers}
+        found = select_evenly([validated.examples[n] for n in numbers], s)
+        return [
+            ScoredRecording(
+                m, validated.log_posteriors(by_example[id(m)]), data.front_end, spec
+            )
+            for m in found
+        ]
 
+    if config.detector.fit:
+        limit, n_train = config.detector.limit_s, len(data.train)
         detector = fit_detector(
-            scored(data.train, limit),
-            scored(data.valid, limit / 2),
-            detector_config,
+            scored(range(n_train), limit),
+            scored(range(n_train, len(validated.examples)), limit / 2),
+            config.detector,
             on_progress,
             check_stop,
             limit_s,
         )
-    return CalibratedClassifier(spec, detector)
+    measured = scored(left_out, _MOST_MEASURED_S)
+    segments = detected_segments(measured, detector)
+    spec = choose_abstentions(spec, config.classifier, measured, segments, typical)
+    errors = [
+        replace(recording, spec=spec).label_errors(found)
+        for recording, found in zip(measured, segments, strict=True)
+    ]
+    return CalibratedClassifier(spec, detector, figures_of(errors))
 
 
-def log_posteriors_of(model: Classifier, example: LabelledFrames) -> Float64:
-    """Compute the log-posteriors of all frames, float64[n_frames, n_units]."""
-    with torch.no_grad():
-        logits, _ = model(torch.from_numpy(example.clipped)[None])
-    return log_softmax(logits[0].numpy())
-
-
-def calibrate(
-    model: Classifier,
+def choose_abstentions(
+    spec: ClassifierSpec,
     config: ClassifierConfig,
-    data: PreparedDataset,
-    logs: list[Float64],
+    recordings: Sequence[ScoredRecording],
+    segments: Sequence[Sequence[tuple[int, int]]],
+    typical: Callable[[float, float], dict[str, TypicalSpec]],
 ) -> ClassifierSpec:
-    """Fit temperatures and thresholds to the validation recordings.
+    """Choose thresholds and typical segments by the cost of wrong names and of none.
 
     Parameters
     ----------
-    model : Classifier
-        Trained network, whose state shapes the result lists.
+    spec : ClassifierSpec
+        Calibrated decision.
+    config : ClassifierConfig
+        Cost and least margins.
+    recordings : sequence of ScoredRecording
+        Recordings that were left out.
+    segments : sequence of sequence of (int, int)
+        Detected segments ``[onset, offset)`` of each, in samples.
+    typical : callable
+        Maps margins of duration and agreement to limits by unit.
+    """
+    rows = [
+        row
+        for recording, found in zip(recordings, segments, strict=True)
+        for row in recording.named(found)
+    ]
+    named = NamedSegments.of(rows)
+    least = (config.duration_margin, config.agreement_margin)
+    limits = choose_typical(named, spec.units, config.unknown_cost, typical, least)
+    spec = spec.model_copy(update={"typical": limits})
+    threshold = choose_threshold(
+        accepted(named, spec), config.unknown_cost, config.unknown_margin
+    )
+    thresholds = dict.fromkeys(spec.units[1:], min(threshold, config.unknown_cap))
+    return spec.model_copy(update={"thresholds": thresholds})
+
+
+def calibrate(
+    shapes: Mapping[str, list[int]],
+    config: ClassifierConfig,
+    names: list[str],
+    hop_ms: float,
+    logs: list[Float64],
+    spans: list[list[FrameSpan]],
+) -> ClassifierSpec:
+    """Fit temperatures, and thresholds of labels before the offset.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Shapes of the network's state, which the result lists.
     config : ClassifierConfig
         Margins of the thresholds and objective of the training.
-    data : PreparedDataset
-        Validation split and units.
+    names : list of str
+        Unit names, silence first.
+    hop_ms : float
+        Milliseconds between two frames.
     logs : list of float64[n_frames, n_units]
-        Log-posteriors of each validation recording.
+        Log-posteriors of each recording that was left out.
+    spans : list of list of FrameSpan
+        Its annotated segments.
     """
-    names, spans = data.units.names, [m.spans for m in data.valid]
     rule: DecisionRule = "last" if config.objective == "last" else "vote"
     scores = collect_scores(logs, spans, rule)
     temperature = round(fit_temperature(scores), 3)
     margin, cap = config.unknown_margin, config.unknown_cap
     early: list[EarlySpec] = []
-    per_ms = data.front_end.sample_rate / 1000 / data.front_end.hop_length
-    for n_frames in sorted({max(1, round(ms * per_ms)) for ms in EARLY_MS}):
+    for n_frames in sorted({max(1, round(ms / hop_ms)) for ms in EARLY_MS}):
         early_scores = collect_early_scores(logs, spans, n_frames, rule)
         if early and len(early_scores.unit) < _MIN_SEGMENTS:
             break
@@ -154,28 +221,10 @@ def calibrate(
     return ClassifierSpec(
         units=names,
         silence=names[0],
-        state=model.shapes,
+        state=dict(shapes),
         decision=rule,
         temperature=temperature,
-        thresholds=fit_thresholds(scores, temperature, names, margin, cap),
+        thresholds={},
         early=early,
         provisional_ms=config.provisional_ms,
     )
-
-
-def _add_typical(
-    spec: ClassifierSpec,
-    config: ClassifierConfig,
-    data: PreparedDataset,
-    logs: Iterable[Float64],
-) -> ClassifierSpec:
-    """Add the limits of typical segments of each unit to `spec`."""
-    typical = fit_typical_segments(
-        logs,
-        [m.spans for m in (*data.train, *data.valid)],
-        spec.units,
-        config.duration_margin,
-        config.agreement_margin,
-        spec.decision,
-    )
-    return spec.model_copy(update={"typical": typical})

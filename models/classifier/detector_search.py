@@ -6,9 +6,10 @@ count, too.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
@@ -26,11 +27,13 @@ from neurovocal.models.toolkit.measures import (
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import DetectorConfig
 from neurovocal.models.toolkit.segment_scores import SegmentScore, score_segments
-from neurovocal.models.tuning.choice import FITTED, Annotated, fit_best
+from neurovocal.models.tuning.choice import FITTED, Annotated, fit_best, found_by
 from neurovocal.models.tuning.heard import Stretch
 from neurovocal.models.tuning.judging import Found
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 
+NamedRow: TypeAlias = tuple[int, float, int, int, float]
+"""A segment's unit, posterior, annotated unit, frames and agreement."""
 _END_TOLERANCE_S = 0.01  # as of segments_f1_10ms in the manifest
 
 
@@ -109,13 +112,7 @@ class ScoredRecording:
         target = self.example.target
         labelled = np.zeros(len(target), np.int64)
         found = []
-        for onset, offset in segments:
-            first, stop = self._frame_at(onset), self._frame_at(offset)
-            if stop <= first:
-                continue
-            scores = self.sums[stop] - self.sums[first]
-            if self.spec.decision == "last":
-                scores = self.log_posteriors[stop - 1]
+        for first, stop, scores in self.scored(segments):
             name, _ = self._decide(scores, n_frames=stop - first)
             if name == self.spec.unknown:
                 continue
@@ -128,6 +125,48 @@ class ScoredRecording:
         return LabelErrors(
             frame_errors(target, labelled), ErrorCount(edits, len(reference))
         )
+
+    def scored(
+        self, segments: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, Float64]]:
+        """Yield first and last frame + 1 of detected segments, and what decides them.
+
+        That is float64[n_units]. Segments without a frame are passed over.
+
+        Parameters
+        ----------
+        segments : sequence of (int, int)
+            Detected segments ``[onset, offset)`` in samples.
+        """
+        for onset, offset in segments:
+            first, stop = self._frame_at(onset), self._frame_at(offset)
+            if stop <= first:
+                continue
+            if self.spec.decision == "last":
+                yield first, stop, self.log_posteriors[stop - 1]
+            else:
+                yield first, stop, self.sums[stop] - self.sums[first]
+
+    def named(self, segments: Sequence[tuple[int, int]]) -> list[NamedRow]:
+        """Return the likeliest unit of detected segments, beside what was annotated.
+
+        Left out are segments under a label that is no unit, and those whose frames
+        vote for silence.
+        """
+        rows: list[NamedRow] = []
+        decide = LabelDecision(
+            self.spec.model_copy(update={"thresholds": {}, "typical": {}})
+        )
+        target = self.example.target
+        for first, stop, scores in self.scored(segments):
+            name, posterior = decide(scores)
+            true = int(target[(first + stop - 1) // 2])
+            if name == self.spec.unknown or true == IGNORED:
+                continue
+            unit, n = self.spec.units.index(name), stop - first
+            mean = scores[unit] / (1 if self.spec.decision == "last" else n)
+            rows.append((unit, posterior, true, n, float(mean)))
+        return rows
 
     def _frame_at(self, sample: int) -> int:
         """Return the first frame centred at or after `sample`, within the recording."""
@@ -178,6 +217,18 @@ def fit_detector(
         limit_s,
     )
     return DetectorSpec(plugin=choice.plugin, options=choice.options)
+
+
+def detected_segments(
+    recordings: Sequence[ScoredRecording], detector: DetectorSpec
+) -> list[list[tuple[int, int]]]:
+    """Return the ``[onset, offset)`` in samples that a detector finds in each."""
+    stretches = [recording.stretch for recording in recordings]
+    found = found_by(detector.plugin, detector.options, stretches)
+    return [
+        [(round(on * s.sample_rate), round(off * s.sample_rate)) for on, off in spans]
+        for s, spans in zip(stretches, found, strict=True)
+    ]
 
 
 def _annotated(recordings: Sequence[ScoredRecording]) -> Annotated:

@@ -23,7 +23,9 @@ class ClassifierTask:
     config : ClassifierConfig
         Architecture and training options.
     train, valid : list of LabelledFrames
-        Recordings of the training and validation splits.
+        Recordings to train on, and recordings that are measured along the way. These
+        choose the weights where the options have a `patience`; otherwise the last
+        weights are kept.
     n_units : int
         Outputs, including silence.
     augmenter : Augmenter
@@ -47,7 +49,7 @@ class ClassifierTask:
         self.rng = np.random.Generator(np.random.SFC64(seed))
         self.updates = config.updates
         self.validate_every = config.validate_every
-        self.patience: int | None = config.patience
+        self.patience: int | None = config.patience if valid else None
         self.module = Classifier(config, train[0].frames.shape[1], n_units)
         self.optimizer = _optimizer(self.module, config)
         self.carried: dict[str, Tensor] = {}
@@ -84,7 +86,7 @@ class ClassifierTask:
         return float(mean.detach())
 
     def validate(self) -> dict[str, float]:
-        """Return cross entropy per frame, the score, and the share of wrong frames."""
+        """Return cross entropy per frame and share of wrong frames, if any count."""
         entropy, wrong, counted = 0.0, 0, 0
         for example in self._valid:
             logits, _ = self.module(torch.from_numpy(example.clipped)[None])
@@ -97,7 +99,10 @@ class ClassifierTask:
             )
             wrong += int((logits[0].argmax(-1) != target)[valid].sum())
             counted += int(valid.sum())
-        return {"score": entropy / counted, "frame_error": wrong / counted}
+        if not counted:
+            return {}
+        name = "cross_entropy" if self.patience is None else "score"
+        return {name: entropy / counted, "frame_error": wrong / counted}
 
     def _initial_state(self, batch_size: int) -> dict[str, Tensor]:
         """Return the state before each sequence: zeros, or that after another one.

@@ -103,9 +103,11 @@ def absent_units(split: Split, units: Units, grid: FrameGrid) -> list[str]:
     """Return a sentence for each part that lacks units that are trained."""
     notes = []
     for noun, part, consequence in (
-        ("validation", split.valid, "are not calibrated"),
+        ("validation", split.valid if split.names_valid else [], "are not calibrated"),
         ("test", split.test, "have no figures"),
     ):
+        if not part:
+            continue
         there = {
             units.index.get(a.unit)
             for recording in part

@@ -26,7 +26,11 @@ from neurovocal.models.data.targets import (
     targets_of,
 )
 from neurovocal.models.evaluation.label_latency import measure_label_latency
-from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
+from neurovocal.models.evaluation.labelling import (
+    BundleOf,
+    EvaluatedRecording,
+    Labellers,
+)
 from neurovocal.models.toolkit.measures import (
     IGNORED,
     ErrorCount,
@@ -146,6 +150,8 @@ def evaluate_bundle(
     recordings: Sequence[AnnotatedRecording],
     watch: ShareCallback = lambda share: None,
     observe: RecordingObserver = lambda evaluated: None,
+    fold_of: BundleOf | None = None,
+    unseen: Sequence[AnnotatedRecording] = (),
 ) -> dict[str, Any]:
     """Measure a bundle on annotated recordings.
 
@@ -157,6 +163,12 @@ def evaluate_bundle(
         Called with the completed share.
     observe : callable
         Called with each recording, its labels and posteriors.
+    fold_of : callable, optional
+        Maps a recording to the bundle whose classifier labels it, in a
+        cross-validation; None: `bundle` labels all. There are no figures of the
+        forecast then.
+    unseen : sequence of AnnotatedRecording
+        With `fold_of`: recordings that the RNN-RBM is measured on.
 
     Returns
     -------
@@ -169,11 +181,12 @@ def evaluate_bundle(
         "recordings": len(recordings),
         "seconds": round(sum(r.part_duration_s for r in recordings), 1),
     }
-    manifest = bundle.manifest
+    manifest, bundle_of = bundle.manifest, fold_of or (lambda recording: bundle)
     label_share = 0.7 if manifest.rnn_rbm and manifest.classifier else 1.0
     if manifest.classifier is not None:
         figures["classifier"] = _evaluate_classifier(
             bundle,
+            bundle_of,
             recordings,
             units,
             lambda share: watch(share * label_share / 3),
@@ -184,18 +197,22 @@ def evaluate_bundle(
             recordings,
             units,
             lambda share: watch((1 + 2 * share) * label_share / 3),
+            bundle_of,
         )
-    if manifest.forecast is not None:
+    if manifest.forecast is not None and fold_of is None:
         figures["forecast"] = evaluate_forecast(bundle, recordings, units)
     if manifest.rnn_rbm is not None:
         figures["rnn_rbm"] = _evaluate_rnn_rbm(
-            bundle, recordings, lambda share: watch(1 - (1 - share) * label_share)
+            bundle,
+            unseen if fold_of else recordings,
+            lambda share: watch(1 - (1 - share) * label_share),
         )
     return figures
 
 
 def _evaluate_classifier(
     bundle: Bundle,
+    bundle_of: BundleOf,
     recordings: Sequence[AnnotatedRecording],
     units: Units,
     watch: ShareCallback,
@@ -204,14 +221,14 @@ def _evaluate_classifier(
     front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
     assert spec is not None
     columns = [spec.units.index(name) for name in units.names]
-    labeller = Labeller(bundle)
+    labellers = Labellers(bundle_of)
     frames, final, inside, detected, raw = (ErrorCount() for _ in range(5))
     unknown, segments = ErrorCount(), SegmentScore(0, 0, 0)
     true: list[int] = []
     given: list[int] = []
     for number, recording in enumerate(recordings):
         samples = read_samples(recording, front_end.sample_rate)
-        labelled = labeller(samples)
+        labelled = labellers.of(recording)(samples)
         posteriors = labelled.posteriors[:, columns]
         target, spans = targets_of(
             recording,

@@ -13,7 +13,7 @@ from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
 from neurovocal.models.data.targets import FrameSpan, Units, first_frame, targets_of
-from neurovocal.models.evaluation.labelling import Labeller, TimedLabel
+from neurovocal.models.evaluation.labelling import BundleOf, Labellers, TimedLabel
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
 
@@ -87,6 +87,7 @@ def measure_label_latency(
     recordings: Sequence[AnnotatedRecording],
     units: Units,
     watch: Callable[[float], None] = lambda share: None,
+    bundle_of: BundleOf | None = None,
 ) -> list[dict[str, Any]]:
     """Measure the accuracy of labels at delays after the annotated onset.
 
@@ -106,6 +107,9 @@ def measure_label_latency(
         Units of the classifier, silence first.
     watch : callable
         Called with the completed share after each recording.
+    bundle_of : callable, optional
+        Maps a recording to the bundle that labels it, all of one front end and units;
+        None: `bundle` labels all.
 
     Returns
     -------
@@ -118,10 +122,13 @@ def measure_label_latency(
     spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
     assert spec is not None
     columns = [spec.units.index(name) for name in units.names]
-    labeller = Labeller(bundle, tile=1, provisional_ms=0.0)
+    labellers = Labellers(
+        bundle_of or (lambda recording: bundle), tile=1, provisional_ms=0.0
+    )
     after: list[int | str] = [*DELAYS_MS, "offset"]
     counts = [_DelayCounts() for _ in after]
     for number, recording in enumerate(recordings):
+        labeller = labellers.of(recording)
         labelled = labeller(read_samples(recording, front_end.sample_rate))
         _, spans = targets_of(
             recording,

@@ -1,7 +1,9 @@
 """Labels and posteriors of whole recordings, from an offline lane of the engine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.lane.offline import build_offline_lane
 from neurovocal.models.data.datasets import AnnotatedRecording
+
+BundleOf: TypeAlias = Callable[[AnnotatedRecording], Bundle]
+"""Maps a recording to the bundle that labels it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +143,26 @@ class Labeller:
         for step in self._lane.flush():
             for event in step.events:
                 yield n, event
+
+
+class Labellers:
+    """One `Labeller` for each bundle that labels recordings.
+
+    Parameters
+    ----------
+    bundle_of : callable
+        Maps a recording to a bundle.
+    options
+        Options of `Labeller`.
+    """
+
+    def __init__(self, bundle_of: BundleOf, **options: Any) -> None:
+        self._bundle_of, self._options = bundle_of, options
+        self._made: dict[Path, Labeller] = {}
+
+    def of(self, recording: AnnotatedRecording) -> Labeller:
+        """Return the labeller of a recording."""
+        bundle = self._bundle_of(recording)
+        if bundle.folder not in self._made:
+            self._made[bundle.folder] = Labeller(bundle, **self._options)
+        return self._made[bundle.folder]

@@ -1,9 +1,11 @@
 """Linear prediction of the next frame, as a baseline of the RNN-RBM."""
 
+from collections.abc import Sequence
+
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import LabelledFrames, read_samples
 from neurovocal.models.evaluation.evaluate import SKIPPED_FRAMES
 from neurovocal.models.toolkit.measures import LinearPredictor
 from neurovocal.models.toolkit.rows import ClippedRows
@@ -12,20 +14,25 @@ AR_ORDERS = (1, 4, 8)
 
 
 def linear_errors(
-    bundle: Bundle, data: PreparedDataset, mse: float
+    bundle: Bundle,
+    fitted: Sequence[LabelledFrames],
+    measured: Sequence[AnnotatedRecording],
+    mse: float,
 ) -> dict[str, float]:
-    """Measure AR(1), AR(4) and AR(8), fitted on training recordings, on the test split.
+    """Measure AR(1), AR(4) and AR(8), fitted on some recordings, on others.
 
     Parameters
     ----------
     bundle : Bundle
         Its front end computes the frames.
-    data : PreparedDataset
-        Frames of the training split and recordings of the test split.
+    fitted : sequence of LabelledFrames
+        Recordings of the training split.
+    measured : sequence of AnnotatedRecording
+        Recordings that the RNN-RBM was measured on.
     mse : float
         The RNN-RBM's squared error on the same frames, for the ratios.
     """
-    train = [ClippedRows.select(example.frames) for example in data.train]
+    train = [ClippedRows.select(example.frames) for example in fitted]
     predictors = {
         order: LinearPredictor.fit([s for s in train if len(s) > order], order)
         for order in AR_ORDERS
@@ -33,7 +40,7 @@ def linear_errors(
     features = build_front_end(bundle.manifest.front_end, bundle)
     rate = bundle.manifest.front_end.sample_rate
     totals, count = dict.fromkeys(AR_ORDERS, 0.0), 0
-    for recording in data.split.test:
+    for recording in measured:
         song = frames_of(features, read_samples(recording, rate))
         n = len(song) - SKIPPED_FRAMES
         if n <= 0:

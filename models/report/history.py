@@ -13,8 +13,9 @@ HISTORY_NAME = "history.json"
 _MEASURES = {
     "classifier": {
         "loss": "loss (training)",
-        "score": "cross entropy per frame (validation)",
-        "frame_error": "frame error (validation)",
+        "cross_entropy": "cross entropy per frame (left out)",
+        "score": "cross entropy per frame (left out)",
+        "frame_error": "frame error (left out)",
     },
     "rnn_rbm": {
         "loss": "loss (training)",
@@ -129,9 +130,12 @@ def history_section(bundle: Bundle) -> Section | None:
     for name, curves in read_history(bundle).items():
         if not curves.rows:
             continue
+        looks = "One point per look at the validation split"
+        if "cross_entropy" in curves.rows[0]:
+            looks = "One point per look at recordings that were left out, their mean"
         caption = (
-            f"One point per look at the validation split; the vertical line marks "
-            f"update {curves.chosen_at}, whose weights the bundle has."
+            f"{looks}; the vertical line marks update {curves.chosen_at}, whose "
+            "weights the bundle has."
         )
         if len(curves.phases) > 1:
             phases = "; ".join(

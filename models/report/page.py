@@ -32,7 +32,10 @@ PAGE_NAME = "index.html"
 _REPORT_KIND = FileKind(
     "a report", lambda head: b": training report</title>" in head.split(b"<style>")[0]
 )
-_OWN_SECTIONS = {"recordings", "seconds", "classifier", "rnn_rbm", "label_in_time"}
+_OWN_SECTIONS = {
+    *("recordings", "seconds", "measured_on"),
+    *("classifier", "rnn_rbm", "label_in_time"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,10 @@ class Task(Protocol):
         ...
 
     def validate(self) -> dict[str, float]:
-        """Measure the validation split; a smaller ``score`` is better."""
+        """Measure the validation split; a smaller ``score`` is better.
+
+        Without a score the last weights are kept.
+        """
         ...
 
 
@@ -211,7 +214,10 @@ def _validate(
         measures = task.validate()
     row = {"update": float(history.update), "loss": loss, **measures}
     history.rows.append(row)
-    if not math.isfinite(measures["score"]):
+    if "score" not in measures and math.isfinite(loss):
+        history.best_row = row
+        return {}
+    if not math.isfinite(measures.get("score", loss)):
         raise ConfigError(
             f"the {task.name} diverged at update {history.update} (its validation "
             "score is not finite): lower learning_rate"

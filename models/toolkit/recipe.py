@@ -1,5 +1,6 @@
 """Training configuration (recipe), validated before a training starts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,9 +59,20 @@ class SplitConfig(Options):
     """Values of `column` that mean the validation split; empty: a share of the other
     recordings."""
     valid_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    """Share of the training recordings, by duration, that is used for validation."""
+    """Share of the training recordings, by duration, that chooses the weights of
+    RNN-RBM and forecast; with `folds: 1` those of the classifier, too."""
+    draw_test: bool = False
+    """Draw a test split at random where no column names one (`--test`). Without one
+    all recordings train, and the figures are those of the cross-validation."""
     test_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    """Share of all recordings that is used for the test if no column says so."""
+    """Share of all recordings that `draw_test` draws."""
+    folds: int = Field(default=4, ge=1, le=20)
+    """Parts of the recordings that a cross-validation leaves out in turn; 1: only the
+    validation recordings are left out, once. Where files.csv has days, a part is whole
+    days, and there are at most as many parts as days."""
+    day: str | None = None
+    """Column of files.csv whose values are days; None takes one whose name begins with
+    `day`, `date` or `session`; empty: none."""
     min_recordings: int = Field(default=6, ge=3)
     """Fewer recordings are cut in silences, into this many parts."""
 
@@ -154,21 +166,30 @@ class ClassifierConfig(Options):
     """Number of edge frames on each side of a boundary."""
     validate_every: int = Field(default=100, ge=1)
     """Updates between two validations."""
-    patience: int = Field(default=5, ge=1)
-    """Validations without improvement after which the training ends."""
+    patience: int | None = Field(default=None, ge=1)
+    """Validations without improvement, on the recordings that are left out, after which
+    a training of the cross-validation ends; the classifier is trained for the median of
+    their best numbers of updates. None: all updates, always."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training sequences."""
+    unknown_cost: float = Field(default=2.0, ge=1)
+    """What a wrong name costs against no name. The thresholds of `unknown` have the
+    least cost on recordings that were left out. At 2 a right name that is lost costs as
+    much as a wrong one that is avoided saves; at 1 only sounds that are no vocalization
+    are worth an `unknown`."""
     unknown_margin: float = Field(default=10.0, ge=1)
-    """A segment is `unknown` if the odds of its label are this many times lower than
-    the lowest odds of a correct label of that unit on validation data."""
+    """Odds of a label are this many times lower than any that was right before they
+    mean `unknown` where no wrong label is known to be avoided."""
     unknown_cap: float = Field(default=0.95, gt=0, lt=1)
     """Upper limit of the posterior thresholds below which a label is `unknown`."""
     duration_margin: float = Field(default=1.5, ge=1)
-    """A segment is `unknown` if it is this many times shorter or longer than 96 % of
-    the annotated segments of its unit."""
+    """Least margin of the duration: a segment is `unknown` if it is this many times
+    shorter or longer than 96 % of the annotated segments of its unit. It is widened
+    where that costs less."""
     agreement_margin: float = Field(default=6.0, ge=1)
-    """A segment is `unknown` if the mean log-posterior of its unit is this many times
-    further below 0 than in 98 % of the annotated segments of that unit."""
+    """Least margin of the agreement: a segment is `unknown` if the mean log-posterior
+    of its unit is this many times further below 0 than in 98 % of the annotated
+    segments of that unit. It is widened where that costs less."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after the onset at which the first provisional label is published."""
     early_posterior: float = Field(default=0.5, ge=0, lt=1)
@@ -385,6 +406,57 @@ class TrainConfig(Options):
         if self.classifier is None and self.rnn_rbm is None:
             raise ValueError("one of 'classifier' and 'rnn_rbm' must be trained")
         return self
+
+
+# Many small steps learn more in a minute than few large ones.
+_QUICK_CLASSIFIER = {
+    "updates": 400,
+    "sequence_length": 64,
+    "warm_up": 6,
+    "learning_rate": 5e-3,
+    "used_states": 0.8,
+    "validate_every": 200,
+}
+
+
+def adapted(
+    recipe: TrainConfig,
+    replaced: Mapping[str, Any],
+    quick: bool = False,
+    test: bool = False,
+    unknown_cost: float | None = None,
+) -> TrainConfig:
+    """Return a recipe with the options of the command line.
+
+    Parameters
+    ----------
+    recipe : TrainConfig
+    replaced : mapping
+        Values of its own options; None leaves one as it is.
+    quick : bool
+        Take fewer updates and folds, the recipe's detector alone, and no RNN-RBM.
+    test : bool
+        Draw a test split where none is named.
+    unknown_cost : float, optional
+        In place of that of the classifier.
+    """
+    changes = {name: value for name, value in replaced.items() if value is not None}
+    split, classifier = recipe.split, recipe.classifier
+    if test:
+        split = split.model_copy(update={"draw_test": True})
+    if quick:
+        split = split.model_copy(update={"folds": min(2, split.folds)})
+        changes |= {"rnn_rbm": None}
+        detector = {"others": False, "limit_s": min(60.0, recipe.detector.limit_s)}
+        changes["detector"] = recipe.detector.model_copy(update=detector)
+        classifier = (classifier or ClassifierConfig()).model_copy(
+            update=_QUICK_CLASSIFIER
+        )
+    if unknown_cost is not None and classifier is not None:
+        classifier = classifier.model_copy(update={"unknown_cost": unknown_cost})
+    return recipe.model_copy(
+        update={**changes, "split": split, "classifier": classifier}
+    )
 
 
 def load_config(path: Path | None) -> TrainConfig:

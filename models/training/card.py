@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from neurovocal.engine.contracts.bundle import Manifest
 from neurovocal.models.toolkit.recipe import CardConfig
@@ -46,6 +47,7 @@ def complete_card(card: CardConfig, dataset: Path, out: Path) -> CardConfig:
 def card_page(manifest: Manifest, description: str) -> str:
     """Write the README.md of a bundle in Markdown."""
     training, figures = manifest.training, manifest.figures
+    measured = figures.get("measured_on", "the test split")
     lines = [
         f"# {manifest.name}",
         "",
@@ -63,22 +65,23 @@ def card_page(manifest: Manifest, description: str) -> str:
         lines.append(f"* Units: {units}")
     seconds = training.get("seconds", {})
     lines += [
-        f"* Trained on {seconds.get('train')} s, chosen on {seconds.get('valid')} s, "
-        f"tested on {seconds.get('test')} s ({training.get('split')})",
+        *_amounts(seconds, training),
         "",
         "Made by",
         "",
         f"    {training.get('command')}",
         "",
-        "## Figures on the test split",
+        "## Figures",
+        "",
+        f"Measured on {measured}.",
         "",
         "| measure | value |",
         "| --- | --- |",
     ]
-    for part in ("classifier", "rnn_rbm"):
+    for part in ("cross_validation", "classifier", "rnn_rbm"):
         for name, value in figures.get(part, {}).items():
             if isinstance(value, int | float):
-                lines.append(f"| {part}: {name} | {value:g} |")
+                lines.append(f"| {part.replace('_', ' ')}: {name} | {value:g} |")
     lines += [
         "",
         "What the measures mean: docs/how-to/training.md. They hold for this animal",
@@ -87,3 +90,17 @@ def card_page(manifest: Manifest, description: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _amounts(seconds: dict[str, float], training: dict[str, Any]) -> list[str]:
+    """Return a line on what was trained, chosen and tested on."""
+    split, folds = training.get("split"), training.get("cross_validation")
+    if folds is None:
+        return [
+            f"* Trained on {seconds.get('train')} s, chosen on "
+            f"{seconds.get('valid')} s, tested on {seconds.get('test')} s ({split})"
+        ]
+    used = round(seconds.get("train", 0.0) + seconds.get("valid", 0.0), 1)
+    tested = seconds.get("test", 0.0)
+    line = f"* Trained on {used} s; chosen by cross-validation ({folds})"
+    return [line + (f"; tested on {tested} s ({split})" if tested else "")]

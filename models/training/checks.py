@@ -100,6 +100,7 @@ def plan_problems(
             "other recordings for it"
             for name, part in parts.items()
             if not any(example.spans for example in part)
+            and (name != "test" or split.test)
         ]
     if config.rnn_rbm is not None:
         problems += _song_problems(parts, config.rnn_rbm, 1000 / plan.grid.hop_ms)
@@ -124,10 +125,11 @@ def _song_problems(
                 f"{longest}: lower rnn_rbm.sequence_length or rnn_rbm.warm_up, take "
                 "longer recordings, or set rnn_rbm: null"
             )
-    longest = max((len(example.frames) for example in parts["test"]), default=0)
+    measured = "test" if parts["test"] else "validation"
+    longest = max((len(example.frames) for example in parts[measured]), default=0)
     if longest <= SKIPPED_FRAMES:
         problems.append(
-            f"no test recording has more than {SKIPPED_FRAMES} frames, which the "
+            f"no {measured} recording has more than {SKIPPED_FRAMES} frames, which the "
             f"RNN-RBM is measured on; the longest has {longest}: choose longer ones"
         )
     return problems

@@ -32,6 +32,7 @@ def summary(plan: DatasetPlan, config: TrainConfig) -> str:
             ("valid", split.valid),
             ("test", split.test),
         )
+        if part
     )
     names = [name for name in plan.units.names if name]
     return (

@@ -119,7 +119,7 @@ def fit_best(
             name, train, start if name == usual else {}, tell, check_stop, left_s
         )
         for options in fitted:
-            error = judge.error(_found(name, options, valid.stretches))
+            error = judge.error(found_by(name, options, valid.stretches))
             if name not in errors or error <= errors[name] + _MOST_LOSS:
                 fits[name], errors[name] = options, error
     if usual not in errors:
@@ -177,7 +177,7 @@ def _fit(
     return found[:1] if found[0] == found[-1] else found
 
 
-def _found(
+def found_by(
     plugin: str, options: dict[str, Any], stretches: Sequence[Stretch]
 ) -> list[list[Span]]:
     """Return what the detector itself finds in stretches, built as the engine does."""

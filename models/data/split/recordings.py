@@ -42,6 +42,8 @@ class Split:
     test: list[AnnotatedRecording]
     rule: str
     notes: list[str] = field(default_factory=list)
+    names_valid: bool = False
+    """True if files.csv or the recipe names the validation recordings."""
 
 
 def select_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
@@ -91,16 +93,18 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     if not test and not valid:
         split = _split_at_random(train, config, rng)
         rule = f"{split.rule}, for {named} names no recording for the test"
-        return replace(split, rule=rule, notes=declared.notes)
+        return replace(split, rule=rule, notes=[*declared.notes, *split.notes])
     if not test:
         test, test_words, valid = valid, declared.words_of(valid), []
     rule = f"by recording; test: {named} is {test_words}"
+    names_valid = bool(valid)
     if valid:
         rule += f"; validation: {named} is {declared.words_of(valid)}"
     else:
         train, valid = _take_share(cut_into(train, 2), config.valid_fraction, rng)
         rule += f"; validation: {rest}, at random"
-    return _checked(train, valid, test, rule, declared.notes)
+    checked = _checked(train, valid, test, rule, declared.notes)
+    return replace(checked, names_valid=names_valid)
 
 
 def _split_column(dataset: Dataset, config: SplitConfig) -> str | None:
@@ -287,7 +291,9 @@ def _split_at_random(
     rng: np.random.Generator,
 ) -> Split:
     parts = cut_into(recordings, config.min_recordings)
-    rest, test = _take_share(parts, config.test_fraction, rng)
+    rest, test = parts, list[AnnotatedRecording]()
+    if config.draw_test:
+        rest, test = _take_share(parts, config.test_fraction, rng)
     train, valid = _take_share(rest, config.valid_fraction, rng)
     rule = "by recording, at random"
     if len(parts) > len(recordings):
@@ -372,6 +378,7 @@ def _checked(
         name
         for name, part in parts.items()
         if not any(recording.own_annotations for recording in part)
+        and (part or name != TEST)
     ]
     if empty:
         files = {r.file for part in parts.values() for r in part}

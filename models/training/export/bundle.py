@@ -21,7 +21,8 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.text import plain
-from neurovocal.models.classifier.adjust import CalibratedClassifier, log_posteriors_of
+from neurovocal.models.classifier.adjust import CalibratedClassifier
+from neurovocal.models.classifier.cross_validation import CrossValidated
 from neurovocal.models.classifier.forecast.graph import TrainedForecast, write_forecast
 from neurovocal.models.classifier.forecast.prior import ClassifiedRecordings
 from neurovocal.models.classifier.graph import classifier_graph
@@ -57,6 +58,7 @@ class TrainingResult:
     units: Units
     valid: list[LabelledFrames]
     classifier: Classifier | None
+    validated: CrossValidated | None
     calibrated: CalibratedClassifier | None
     rnn_rbm: RnnRbm | None
     forecast: TrainedForecast | None
@@ -169,7 +171,11 @@ def _write_forecast(export: GraphExport, trained: TrainingResult) -> ForecastSpe
     assert trained.forecast is not None
     assert trained.classifier is not None
     assert trained.calibrated is not None
-    logs = [log_posteriors_of(trained.classifier, m) for m in trained.valid]
+    validated = trained.validated
+    assert validated is not None
+    # The classifier itself was trained on these recordings.
+    first = len(validated.examples) - len(trained.valid)
+    logs = [validated.log_posteriors(first + n) for n in range(len(trained.valid))]
     recordings = ClassifiedRecordings(
         trained.valid, logs, trained.front_end, trained.calibrated.spec
     )

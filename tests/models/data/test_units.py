@@ -91,7 +91,7 @@ def test_segments_without_a_frame_are_no_examples_and_told_with_number() -> None
 
 def test_units_that_a_part_lacks_are_told() -> None:
     units = Units(["", "a", "b"], {"a": 1, "b": 2, "x": IGNORED})
-    split = Split([song("ab")], [song("a")], [song("x")], "")
+    split = Split([song("ab")], [song("a")], [song("x")], "", names_valid=True)
     assert absent_units(split, units, GRID) == [
         "the validation split has no segment of 'b': these units are not calibrated",
         "the test split has no segment of 'a', 'b': these units have no figures",
