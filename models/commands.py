@@ -113,6 +113,14 @@ def train(
             "all, with the figures of a cross-validation.",
         ),
     ] = False,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Train on recordings without labels, too, where the networks of the "
+            "cross-validation are sure.",
+        ),
+    ] = None,
     unknown_cost: Annotated[
         float | None,
         typer.Option(
@@ -154,6 +162,7 @@ def train(
             "--quick": quick or None,
             "--test": test or None,
             "--unknown-cost": unknown_cost,
+            "--unlabelled": unlabelled,
         }
         given = [name for name, value in unused.items() if value is not None]
         if given:
@@ -197,6 +206,7 @@ def train(
         command=_command_line(),
         origin=origin,
         choice=problems.of(lambda: _choice(label_column, tier, channels)),
+        unlabelled=unlabelled,
     )
     if recipe is None or job.choice is None:
         problems.add(out_problems(with_real_out(job)))

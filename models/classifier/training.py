@@ -1,5 +1,7 @@
 """Training of the frame-wise classifier: batches, frame weights and loss."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +34,9 @@ class ClassifierTask:
         Augmentation of training sequences.
     seed : int
         Seed of weights and batches.
+    unlabelled : sequence of LabelledFrames
+        Further recordings to train on, whose targets are a network's. They are drawn in
+        proportion to their length, but not more often than the others.
     """
 
     name = "classifier"
@@ -44,6 +49,7 @@ class ClassifierTask:
         n_units: int,
         augmenter: Augmenter,
         seed: int,
+        unlabelled: Sequence[LabelledFrames] = (),
     ) -> None:
         torch.manual_seed(seed)
         self.rng = np.random.Generator(np.random.SFC64(seed))
@@ -54,10 +60,13 @@ class ClassifierTask:
         self.optimizer = _optimizer(self.module, config)
         self.carried: dict[str, Tensor] = {}
         self._config = config
-        self._train = [m for m in train if len(m.frames)]
+        annotated = [m for m in train if len(m.frames)]
+        self._train = [*annotated, *unlabelled]
         self._valid = valid
         self._weights = [frame_weights(m, config) for m in self._train]
         lengths = np.array([len(m.frames) for m in self._train], float)
+        own = len(annotated)
+        lengths[own:] *= min(1.0, lengths[:own].sum() / max(lengths[own:].sum(), 1.0))
         self._share = lengths / lengths.sum()
         self._augment = augmenter
 

@@ -1,6 +1,7 @@
 """Stages of a training on a prepared dataset, one network after the other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neurovocal.models.classifier.adjust import CalibratedClassifier, adjust_classifier
@@ -11,9 +12,11 @@ from neurovocal.models.classifier.forecast.training import ForecastTask
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.data.prepare import PreparedDataset
 from neurovocal.models.data.split.folds import Folds
+from neurovocal.models.data.split.recordings import total_duration_s
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import (
@@ -24,13 +27,16 @@ from neurovocal.models.toolkit.loop import (
     TrainingInterrupted,
     fit,
 )
+from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows
 from neurovocal.models.training.export.bundle import (
     TrainingResult,
 )
+from neurovocal.models.training.finish import watched_stage
 from neurovocal.models.training.transfer import Origin
+from neurovocal.models.training.unlabelled import label_confidently
 from neurovocal.models.training.workspace import (
     TrainingJob,
 )
@@ -53,6 +59,7 @@ class TrainingStages:
     reporter: Reporter
     stop: StopFlag
     folds: Folds
+    unlabelled: list[AnnotatedRecording]
 
     def run(
         self,
@@ -128,8 +135,18 @@ class TrainingStages:
             return None, None
         everything = [*self.data.train, *self.data.valid]
         updates = validated.best_updates
+        more: list[LabelledFrames] = []
+        if self.unlabelled:
+            with watched_stage(self.reporter, self.stop, "unlabelled") as watch:
+                more = label_confidently(validated, self.unlabelled, self.data, watch)
+            sure = sum(int((m.target != IGNORED).sum()) for m in more)
+            front_end, of_s = self.data.front_end, total_duration_s(self.unlabelled)
+            sure_s = sure * front_end.hop_length / front_end.sample_rate
+            self.reporter.print_message(
+                f"unlabelled: {sure_s:.0f} s of {of_s:.0f} s count"
+            )
         network, history = self._one_classifier(
-            "classifier", "classifier", everything, [], updates
+            "classifier", "classifier", everything, [], updates, more
         )
         return network, validated.history(history)
 
@@ -140,6 +157,7 @@ class TrainingStages:
         train: list[LabelledFrames],
         left_out: list[LabelledFrames],
         updates: int | None = None,
+        unlabelled: Sequence[LabelledFrames] = (),
     ) -> tuple[Classifier, History]:
         """Train one network on recordings, and measure it on others along the way."""
         config, data = self.config, self.data
@@ -155,6 +173,7 @@ class TrainingStages:
             len(data.units.names),
             augmenter,
             config.seed,
+            unlabelled,
         )
         task.name = name
         if updates is not None and config.classifier.patience is not None:

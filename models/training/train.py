@@ -42,6 +42,7 @@ from neurovocal.models.training.finish import Made, export_bundle, watched_stage
 from neurovocal.models.training.record import summary, training_record
 from neurovocal.models.training.stages import TrainingStages
 from neurovocal.models.training.transfer import Origin, load_origin
+from neurovocal.models.training.unlabelled import read_unlabelled
 from neurovocal.models.training.workspace import (
     TrainingJob,
     claim_work_folder,
@@ -88,9 +89,14 @@ def train_bundle(
     problems = Problems()
     problems.add(out_problems(job))
     origin = problems.of(lambda: load_origin(job.origin))
+    unlabelled = problems.of(lambda: read_unlabelled(job, config)) or []
     dataset = _read(job, config, problems)
+    known = {recording.path.resolve() for recording in dataset.recordings}
+    unlabelled = [r for r in unlabelled if r.path.resolve() not in known]
     with _told_about_checkpoints(job), work_folder(job):
-        collector, test = _make_bundle(job, config, dataset, origin, reporter, stop)
+        collector, test = _make_bundle(
+            job, config, dataset, origin, unlabelled, reporter, stop
+        )
     bundle = load_bundle(job.out)
     without_report = (
         f"'{job.out}' is finished, but not its report: `neurovocal evaluate BUNDLE "
@@ -180,6 +186,7 @@ def _make_bundle(
     config: TrainConfig,
     dataset: Dataset,
     origin: Origin | None,
+    unlabelled: list[AnnotatedRecording],
     reporter: Reporter,
     stop: StopFlag,
 ) -> tuple[ReportCollector, list[AnnotatedRecording]]:
@@ -193,7 +200,9 @@ def _make_bundle(
     with watched_stage(reporter, stop, "reading") as watch:
         plan, sounds = check_training(dataset, config, n_bins, watch)
     plan.warnings.extend(more)
-    claim_work_folder(job, config, plan, sounds, origin.digest if origin else None)
+    start = [origin.digest] if origin else []
+    start += [f"{r.file} {r.duration_s}" for r in unlabelled]
+    claim_work_folder(job, config, plan, sounds, start)
     for warning in [*dataset.notes, *plan.warnings]:
         reporter.print_message(f"note: {warning}")
     reporter.print_message(summary(plan, config))
@@ -210,7 +219,9 @@ def _make_bundle(
     folds = make_folds(data.split, options, config.seed)
     if config.classifier is not None:
         reporter.print_message(f"cross-validation: {folds.rule}")
-    stages = TrainingStages(job, config, data, origin, reporter, stop, folds)
+    stages = TrainingStages(
+        job, config, data, origin, reporter, stop, folds, unlabelled
+    )
     trained, histories = stages.run()
     training = training_record(job.command, config, dataset, data, histories)
     if trained.validated is not None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,8 @@ class TrainingJob:
     """Bundle to start from: a folder, or the name of a built-in bundle."""
     choice: AnnotationChoice | None = None
     """Which of the labels are meant; None for the default."""
+    unlabelled: Path | None = None
+    """Folder of recordings without labels that the classifier trains on, too."""
 
     @property
     def work_path(self) -> Path:
@@ -123,7 +125,7 @@ def claim_work_folder(
     config: TrainConfig,
     plan: DatasetPlan,
     sounds: Mapping[str, Sound],
-    origin: str | None,
+    start: Sequence[str] = (),
 ) -> None:
     """Mark the work folder with a fingerprint of the recipe and of what is trained on.
 
@@ -140,8 +142,9 @@ def claim_work_folder(
         Split and units.
     sounds : mapping of str to Sound
         Digests of the recordings, by file name.
-    origin : str, optional
-        Digest of the bundle that the training starts from.
+    start : sequence of str
+        Digest of the bundle that the training starts from, and recordings without
+        labels.
 
     Raises
     ------
@@ -165,7 +168,6 @@ def claim_work_folder(
         for part in (plan.split.train, plan.split.valid)
     ]
     recipe = config.model_dump(mode="json", exclude={"card", "checkpoint_s"})
-    start = [origin] if origin else []
     content = json.dumps([recipe, parts, plan.units.names, *start], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     mark_work_folder(job, fingerprint)
@@ -263,6 +265,8 @@ def out_problems(job: TrainingJob) -> Iterator[str]:
 def _inputs(job: TrainingJob) -> Iterator[tuple[Path, str]]:
     """Yield what the training reads, with the noun for it."""
     yield job.dataset, "dataset"
+    if job.unlabelled is not None:
+        yield job.unlabelled, "folder of --unlabelled"
     if job.origin is not None:
         try:
             yield find_bundle(job.origin), "bundle of --from"

@@ -152,16 +152,16 @@ def test_a_mended_test_recording_does_not_end_a_training(dataset: Path) -> None:
     sounds = {"r": Sound("1", False)}
     extra = AnnotatedRecording("t", Path("t"), 5.0, 8000, ())
     with work_folder(job):
-        claim_work_folder(job, TrainConfig(), plan([]), sounds, None)
+        claim_work_folder(job, TrainConfig(), plan([]), sounds)
         (job.work_path / "classifier.pt").write_bytes(b"trained")
     with work_folder(job):
-        claim_work_folder(job, TrainConfig(), plan([extra]), sounds, None)
+        claim_work_folder(job, TrainConfig(), plan([extra]), sounds)
         for other in (plan([], "b"), plan([])):
             changed = (
                 sounds if other.units.names[1] == "b" else {"r": Sound("2", False)}
             )
             with pytest.raises(ConfigError, match="another recipe or other data"):
-                claim_work_folder(job, TrainConfig(), other, changed, None)
+                claim_work_folder(job, TrainConfig(), other, changed)
 
 
 def test_a_bundle_replaces_the_old_one_and_nothing_beside_it(dataset: Path) -> None:
