@@ -34,7 +34,7 @@ _YOUNG_S = 1.0
 _PRIOR_S = 1.0  # weight of a prior: that of so much sound
 _LEAST_FRAME = 8  # samples
 _MOST_FRAME = 2**16
-_SILENT_DB = -130.0  # of a band: below lies digital silence only
+SILENT_DB = -130.0  # of a band: below lies digital silence only
 # A sound card may begin with zeros and then deliver a steady level: up to this one,
 # over all bands, it is taken for the background, above for a sound.
 _LOUDEST_BACKGROUND_DB = -40.0
@@ -170,6 +170,9 @@ class BandExcess:
         Independent values that the power in a band is a sum of, at least 1.
     latency : int
         Look-ahead in samples, the rows held back at the start included.
+    quantile, memory_hops, update_hops : float, float, int
+        Quantile that is the floor of settled bands, its memory, and the number of hops
+        between its updates.
     first_levels : FirstLevels
         Levels and floors of the first second. A new object after a reset: who needs the
         old one keeps it over `flush` and `gap`.
@@ -197,6 +200,8 @@ class BandExcess:
     later silence (a card that drops out) is left out, too; otherwise silence is the
     background.
     """
+
+    quantile = _QUANTILE
 
     def __init__(self, options: FloorOptions, sample_rate: int) -> None:
         from scipy.fft import next_fast_len  # slow to import
@@ -230,9 +235,10 @@ class BandExcess:
             0 if prior is not None else max(1, round(options.settle_s * hops_per_s))
         )
         self._young = round(_YOUNG_S * hops_per_s)
-        self._every = max(1, round(_UPDATE_S * hops_per_s))
+        self.update_hops = max(1, round(_UPDATE_S * hops_per_s))
         self._young_every = max(1, round(_YOUNG_UPDATE_S * hops_per_s))
-        self._floors = BandFloors(N_BANDS, options.memory_s * hops_per_s)
+        self.memory_hops = options.memory_s * hops_per_s
+        self._floors = BandFloors(N_BANDS, self.memory_hops)
         self._interruption = Interruption(round(options.memory_s * sample_rate))
         self.latency = self.frame_length + self._settle * self.hop_length
         self._clear()
@@ -242,6 +248,15 @@ class BandExcess:
     def floor_db(self) -> NDArray[np.float64]:
         """Mean level of the noise in each band now, dB re full scale, float64[32]."""
         return self._floor.astype(np.float64)
+
+    @property
+    def is_steady(self) -> bool:
+        """True if from here on nothing but the floors changes."""
+        return (
+            self._is_settled
+            and self._n_heard >= self._young
+            and self.first_levels.is_settled
+        )
 
     @property
     def n_heard(self) -> int:
@@ -281,7 +296,7 @@ class BandExcess:
         first, levels = self._levels(block)
         if len(levels) == 0:
             return first, levels
-        return self._above_floor(first, levels)
+        return self.above_floor(first, levels)
 
     def levels(self, samples: Float32) -> Float32:
         """Return the levels of a recording from its beginning, without floors.
@@ -368,20 +383,6 @@ class BandExcess:
 
     def _transform(self, count: int, samples: Float32) -> Float32:
         """Return the levels of `count` frames in dB, float32[count, 32]."""
-        if count == 0:
-            return np.empty((0, N_BANDS), np.float32)
-        power = self._power(count, samples).take(self._bins, axis=1)
-        power *= self._bin_shares
-        levels: Float32 = np.add.reduceat(power, self._first_bins, axis=1)
-        # What is not a number becomes silence, what is infinite a level beyond all.
-        np.fmax(levels, _TINY, out=levels)
-        np.minimum(levels, _HUGE, out=levels)
-        np.log2(levels, out=levels)
-        levels *= _DB_PER_OCTAVE
-        return levels
-
-    def _power(self, count: int, samples: Float32) -> Float32:
-        """Return the power of each bin in the first `count` frames of samples."""
         step = samples.strides[0]
         frames = np.ndarray(
             (count, self.frame_length),
@@ -389,17 +390,55 @@ class BandExcess:
             samples,
             strides=(self.hop_length * step, step),
         )
-        mean = np.add.reduce(frames, axis=1, keepdims=True)
+        return self.levels_of(frames)
+
+    def levels_of(self, frames: Float32) -> Float32:
+        """Return the level of each band in frames.
+
+        Parameters
+        ----------
+        frames : float32[..., frame_length]
+
+        Returns
+        -------
+        float32[..., 32]
+            dB re full scale. Those of a frame do not depend on other frames.
+        """
+        shape = (*frames.shape[:-1], N_BANDS)
+        if frames.size == 0:
+            return np.empty(shape, np.float32)
+        power = self._power(frames).take(self._bins, axis=1)
+        power *= self._bin_shares
+        levels: Float32 = np.add.reduceat(power, self._first_bins, axis=1)
+        # What is not a number becomes silence, what is infinite a level beyond all.
+        np.fmax(levels, _TINY, out=levels)
+        np.minimum(levels, _HUGE, out=levels)
+        np.log2(levels, out=levels)
+        levels *= _DB_PER_OCTAVE
+        return levels.reshape(shape)
+
+    def _power(self, frames: Float32) -> Float32:
+        """Return the power of each bin in frames, float32[n_frames, n_bins]."""
+        mean = np.add.reduce(frames, axis=-1, keepdims=True)
         mean /= self.frame_length
         centred = frames - mean
         centred *= self._window
+        rows = centred.reshape(-1, self.frame_length)
         # Row by row, whatever their number, and therefore bit-stable.
-        parts = np.fft.rfft(centred, self._n_fft, axis=-1).view(np.float32)
+        parts = np.fft.rfft(rows, self._n_fft, axis=-1).view(np.float32)
         np.multiply(parts, parts, out=parts)
         return np.add(parts[:, 0::2], parts[:, 1::2])
 
-    def _above_floor(self, first: int, levels: Float32) -> tuple[int, Float32]:
-        """Return the rows that levels complete; keep back those before the floors."""
+    def above_floor(self, first: int, levels: Float32) -> tuple[int, Float32]:
+        """Return the rows that levels complete; keep back those before the floors.
+
+        Parameters
+        ----------
+        first : int
+            Hop of the first level.
+        levels : float32[n_hops, 32]
+            At least one hop, in dB re full scale.
+        """
         start, done = first, []
         if not self._is_settled:
             if self._n_held == 0:
@@ -423,7 +462,7 @@ class BandExcess:
             done.append(self._excess(self._first_held, held))
         while len(levels):
             is_young = self._n_heard < self._young
-            every = self._young_every if is_young else self._every
+            every = self._young_every if is_young else self.update_hops
             part = levels[: every - first % every]
             done.append(self._excess(first, part))
             self._pending.append(part)
@@ -461,7 +500,7 @@ class BandExcess:
         self._pending = []
         if self._n_heard == 0:  # with a prior nothing was left out before
             levels = levels[_leading_silence(levels) :]
-        is_silent = levels.max(axis=1, initial=-np.inf) < _SILENT_DB
+        is_silent = levels.max(axis=1, initial=-np.inf) < SILENT_DB
         if self._has_noise:
             levels = levels[~is_silent]
         elif is_silent.any():
@@ -476,8 +515,25 @@ class BandExcess:
             floor = self._floors.values(_YOUNG_QUANTILE) - self._young_quantile_db
             floor = np.minimum(floor, _lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
         else:
-            floor = self._floors.values(_QUANTILE) - self._quantile_db
+            self._floor = self.floor_from(self._floors.values(_QUANTILE))
+            return
         self._set_floor(floor)
+
+    def floor_from(self, values: NDArray[np.float64]) -> Float32:
+        """Return the mean levels of noise whose quantiles are `values`.
+
+        Parameters
+        ----------
+        values : float64[..., 32]
+            In dB, as `BandFloors` gives them for `quantile`.
+
+        Returns
+        -------
+        float32[..., 32]
+            In dB, not below the least one.
+        """
+        floor = values - self._quantile_db
+        return np.maximum(floor, self._least_db).astype(np.float32)
 
     def _set_floor(self, floor: NDArray[np.floating]) -> None:
         self._floor = np.maximum(floor, self._least_db).astype(np.float32)
@@ -545,7 +601,7 @@ def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _leading_silence(levels: Float32) -> int:
     """Count the rows before the first one that is not digital silence."""
-    sounding = np.flatnonzero(levels.max(axis=1) >= _SILENT_DB)
+    sounding = np.flatnonzero(levels.max(axis=1) >= SILENT_DB)
     return int(sounding[0]) if len(sounding) else len(levels)
 
 

@@ -146,6 +146,11 @@ class BandFloors:
     memory : float
         Time constant of forgetting, in hops.
 
+    Attributes
+    ----------
+    counts : float64[n_bands, n_cells]
+        The histograms.
+
     Notes
     -----
     One histogram of levels per band, in steps of 1 dB, interpolated. Cost and memory
@@ -154,18 +159,18 @@ class BandFloors:
 
     def __init__(self, n_bands: int, memory: float) -> None:
         self._memory = memory
-        self._counts = np.zeros((n_bands, _N_CELLS))
+        self.counts = np.zeros((n_bands, _N_CELLS))
         self._rows = np.arange(n_bands)
         self._offsets = self._rows * _N_CELLS
 
     def reset(self) -> None:
         """Forget all levels."""
-        self._counts[:] = 0
+        self.counts[:] = 0
 
     def seed(self, floor_db: NDArray[np.float64], weight: float) -> None:
         """Add `weight` hops at the level `floor_db` (dB, float64[n_bands])."""
         cells = np.floor((floor_db - _BAND_LOWEST_DB) / _BAND_STEP_DB).astype(np.intp)
-        self._counts[self._rows, np.clip(cells, 0, _N_CELLS - 1)] += weight
+        self.counts[self._rows, np.clip(cells, 0, _N_CELLS - 1)] += weight
 
     def update(self, levels: Float32) -> None:
         """Add levels (dB, float32[n_hops, n_bands]) to the histograms.
@@ -176,9 +181,9 @@ class BandFloors:
         cells = np.clip(levels, _BAND_LOWEST_DB, _BAND_HIGHEST_DB - _BAND_STEP_DB)
         cells = ((cells - _BAND_LOWEST_DB) / _BAND_STEP_DB).astype(np.intp)
         cells += self._offsets
-        self._counts *= math.exp(-len(levels) / self._memory)
-        added = np.bincount(cells.ravel(), minlength=self._counts.size)
-        self._counts += added.reshape(self._counts.shape)
+        self.counts *= math.exp(-len(levels) / self._memory)
+        added = np.bincount(cells.ravel(), minlength=self.counts.size)
+        self.counts += added.reshape(self.counts.shape)
 
     def values(self, quantile: float) -> NDArray[np.float64]:
         """Return the floor of each band in dB, float64[n_bands].
@@ -190,10 +195,10 @@ class BandFloors:
         quantile : float
             Share of the remembered levels that lies below the floor.
         """
-        below = self._counts.cumsum(axis=1)
+        below = self.counts.cumsum(axis=1)
         wanted = quantile * below[:, -1]
         found = np.minimum((below < wanted[:, None]).sum(axis=1), _N_CELLS - 1)
-        inside = self._counts[self._rows, found]
+        inside = self.counts[self._rows, found]
         before = below[self._rows, found] - inside
         share = np.clip((wanted - before) / np.maximum(inside, _TINY), 0.0, 1.0)
         floors: NDArray[np.float64] = _BAND_LOWEST_DB + _BAND_STEP_DB * (found + share)

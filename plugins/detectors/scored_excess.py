@@ -24,6 +24,7 @@ from neurovocal.engine import (
     Trace,
     TraceKeeper,
 )
+from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.plugins.detectors.band_excess import (
     N_BANDS,
     BandExcess,
@@ -33,6 +34,7 @@ from neurovocal.plugins.detectors.band_excess import (
 )
 from neurovocal.plugins.detectors.band_level import unreachable_problems
 from neurovocal.plugins.detectors.noise_floor import FirstLevels
+from neurovocal.plugins.detectors.scores.band_score import BandScore
 from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
 
 log = logging.getLogger("neurovocal")
@@ -133,8 +135,16 @@ class ScoredExcessDetector:
             self._segmenter.begin(item.start)
             self._has_audio = True
         self._stop = item.start + len(item.samples)
-        marks = self._marks(*self._excess.push(item))
+        return self.revised(self._marks(*self._excess.push(item)))
+
+    def revised(self, marks: list[Mark]) -> list[Mark]:
+        """Return marks with what later noise floors say of them (see `_revise`)."""
         return self._revise(marks, self._excess.first_levels) if marks else marks
+
+    @property
+    def has_plain_score(self) -> bool:
+        """True if the scores of `BandScore` are compared with the thresholds."""
+        return type(self) is ScoredExcessDetector and type(self._score) is BandScore
 
     def flush(self) -> Iterable[Mark]:
         """Return the last marks at the end of the stream, truncating a segment."""
@@ -144,6 +154,14 @@ class ScoredExcessDetector:
     def trace(self) -> Iterable[Trace]:
         """Return score, thresholds and noise floor of the hops since the last call."""
         return self._trace.take()
+
+    def batch(self, stages: Sequence["ScoredExcessDetector"], /) -> StageBatch | None:
+        """Return a batch of the detectors of several channels (`Batches`)."""
+        from neurovocal.plugins.detectors.channels.scored_excess import (
+            ScoredExcessBatch,
+        )
+
+        return ScoredExcessBatch.of(stages)
 
     def _begin_anew(self) -> None:
         self._score.reset()

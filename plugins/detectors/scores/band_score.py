@@ -1,9 +1,14 @@
 """Score of a hop from the excesses of its bands, with forward masking."""
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine import Float32
+
+Scores: TypeAlias = NDArray[np.float64]
+Peaks: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 # 0 dB is the level that steady noise exceeds in so many of the hops.
 _NOISE_SHARE = 1e-4
@@ -76,31 +81,61 @@ class BandScore:
         """
         if len(excess) == 0:
             return np.empty(0)
+        peaks = self._peaks[None], np.array([self._broad_peak])
+        scores, peaks = self.scored(first, excess[None], peaks)
+        self._peaks, self._broad_peak = peaks[0][0], float(peaks[1][0])
+        row: Scores = scores[0]
+        return row
+
+    @property
+    def peaks(self) -> tuple[NDArray[np.float64], float]:
+        """Peaks that mask what follows: of each band, float64[n_bands], and of all."""
+        return self._peaks, self._broad_peak
+
+    @peaks.setter
+    def peaks(self, peaks: tuple[NDArray[np.float64], float]) -> None:
+        self._peaks, self._broad_peak = peaks
+
+    def scored(self, first: int, excess: Float32, peaks: Peaks) -> tuple[Scores, Peaks]:
+        """Return the scores of several channels, and their peaks afterwards.
+
+        Parameters
+        ----------
+        first : int
+            Index of the first hop.
+        excess : float32[n_channels, n_hops, n_bands]
+            As in `push`; at least one hop.
+        peaks : float64[n_channels, n_bands], float64[n_channels]
+            Peaks before the first hop, which are not changed.
+
+        Returns
+        -------
+        scores : float64[n_channels, n_hops]
+        peaks : float64[n_channels, n_bands], float64[n_channels]
+        """
         levels = excess - self.usual_db
-        hops = np.arange(first, first + len(excess), dtype=np.float64)
+        n_channels, n_hops, n_bands = levels.shape
+        hops = np.arange(first, first + n_hops, dtype=np.float64)
         hops *= self._decay_db
         decayed = hops[:, None]
-        peaks = levels + decayed
-        np.maximum(peaks[0], self._peaks, out=peaks[0])
-        np.maximum.accumulate(peaks, axis=0, out=peaks)
-        self._peaks = peaks[-1].copy()
-        peaks -= decayed
-        peaks -= self._mask_db
-        levels[levels < peaks] = MASKED_DB
-        return self._unmasked(hops, _loudest_mean(levels, self._n_loudest))
-
-    def _unmasked(
-        self, decayed: NDArray[np.float64], scores: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return scores, masked where they follow a louder one too closely."""
-        peaks = scores + decayed
-        peaks[0] = max(peaks[0], self._broad_peak)
-        np.maximum.accumulate(peaks, out=peaks)
-        self._broad_peak = peaks[-1]
-        peaks -= decayed
-        peaks -= self._broad_mask_db
-        scores[scores < peaks] = MASKED_DB
-        return scores
+        masking = levels + decayed
+        np.maximum(masking[:, 0], peaks[0], out=masking[:, 0])
+        np.maximum.accumulate(masking, axis=1, out=masking)
+        of_bands = masking[:, -1].copy()
+        masking -= decayed
+        masking -= self._mask_db
+        levels[levels < masking] = MASKED_DB
+        loudest = _loudest_mean(levels.reshape(-1, n_bands), self._n_loudest)
+        scores = loudest.reshape(n_channels, n_hops)
+        # A score is masked, too, where it follows a louder one too closely.
+        masking = scores + hops
+        np.maximum(masking[:, 0], peaks[1], out=masking[:, 0])
+        np.maximum.accumulate(masking, axis=1, out=masking)
+        of_scores = masking[:, -1].copy()
+        masking -= hops
+        masking -= self._broad_mask_db
+        scores[scores < masking] = MASKED_DB
+        return scores, (of_bands, of_scores)
 
 
 def _loudest_mean(levels: Float32, count: int) -> NDArray[np.float64]:

@@ -16,9 +16,17 @@ LENGTHS = st.lists(
 )
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["detector", "model"])
+KINDS = {
+    "detector": {"models": 0},
+    "model": {"models": 1},
+    "bands": {"models": 0, "detector": "bands"},
+    "excess": {"models": 0, "detector": "excess"},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def pair(request):
-    return Pair(lambda: make_lane(models=request.param), ARRAY.shape[1], RATE)
+    return Pair(lambda: make_lane(**KINDS[request.param]), ARRAY.shape[1], RATE)
 
 
 @pytest.mark.parametrize("length", [333, 1024, 8000])

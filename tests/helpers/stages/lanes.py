@@ -120,9 +120,11 @@ class LoudFrameDetector:
         return mark
 
 
-def make_lane(*, posteriors=False, source_rate=RATE, frames=True, models=1):
+def make_lane(
+    *, posteriors=False, source_rate=RATE, frames=True, models=1, detector="energy"
+):
     front_end = plugin("features", "spectrogram")
-    detector = LoudFrameDetector(1e-6) if posteriors else plugin("detector", "energy")
+    detector = LoudFrameDetector(1e-6) if posteriors else plugin("detector", detector)
     resampler = Resampler(source_rate, RATE) if source_rate != RATE else None
     return Lane(
         INFO,
