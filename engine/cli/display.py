@@ -26,8 +26,10 @@ from neurovocal.engine.contracts.types import (
     Offset,
 )
 from neurovocal.engine.runtime.runner import Runner
-from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.runtime.workers.lanes.running import (
+    RunningChannel,
+    RunningLane,
+)
 from neurovocal.engine.support.repeats import Repeats, Told
 from neurovocal.engine.support.text import printable
 
@@ -192,7 +194,7 @@ class TableDisplay(Display):
 
     def __init__(self, title: str, tally: RunTally | None = None) -> None:
         self._tally = tally or RunTally()
-        self._lanes: list[LaneWorker] = []
+        self._lanes: list[RunningLane] = []
         self._title = title
         self._labels: dict[str, deque[Label]] = {}
         self._notes: dict[object, tuple[str, int]] = {}  # with times, newest last
@@ -273,8 +275,8 @@ class TableDisplay(Display):
 
     def _row(
         self,
-        lane: LaneWorker,
-        channel: Channel,
+        lane: RunningLane,
+        channel: RunningChannel,
         shown: Sequence[str],
         stream_width: int,
     ) -> tuple[str | Text, ...]:

@@ -150,6 +150,7 @@ class _Planner:
         self._claims()
         self._file_claims()
         self._names(config)
+        self._workers(config)
         without = not config.sinks and not any(lane.sinks for lane in config.lanes)
         if without and not self._is_partial:
             self._problem((), "there is no sink: nobody would get the labels")
@@ -177,6 +178,22 @@ class _Planner:
             for key, problem in target_problems(fault, plan):
                 where: Location = ("faults", index, *([key] if key else []))
                 self._problem(where, problem)
+
+    def _workers(self, config: Config) -> None:
+        """Find what lanes in processes of their own cannot have."""
+        if config.shared.workers == 1:
+            return
+        if config.shared.faults:
+            self._problem(
+                ("workers",), "faults are injected into a run of one process: remove it"
+            )
+        for stage in self.stages:
+            if "stdin" in stage.plugin.resources(stage.options):
+                self._problem(
+                    ("workers",),
+                    f"{stage.name} reads standard input, which only one process has: "
+                    "remove it",
+                )
 
     def _keys(self, name: str) -> None:
         folder = self.context.path(name)

@@ -1,9 +1,10 @@
 """Assembly: the sources, sinks and lanes of a plan, built and connected, not opened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event as Flag
+from typing import TypeAlias
 
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, selected_kinds
 from neurovocal.engine.config.schema import PrivacyConfig
@@ -30,6 +31,7 @@ from neurovocal.engine.runtime.workers.command_queue import (
 )
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane, LaneRecovery
+from neurovocal.engine.runtime.workers.lanes.running import RunningLane
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
 from neurovocal.engine.runtime.workers.publisher import (
@@ -48,6 +50,11 @@ _READ_S = 0.1
 _SHORT_READ_S = 0.02
 
 
+MakeLane: TypeAlias = Callable[
+    [Plan, LanePlan, Source, Publisher, Sequence[RecordedCommand]], RunningLane
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """Parts of a run, none of them opened.
@@ -58,19 +65,20 @@ class Assembly:
         One for each lane.
     sinks : list of SinkWorker
         Those that all lanes share first.
-    lanes : list of LaneWorker
+    lanes : list of RunningLane
         In the order of the plan.
     """
 
     sources: list[Source]
     sinks: list[SinkWorker]
-    lanes: list[LaneWorker]
+    lanes: list[RunningLane]
 
 
 def assemble(
     plan: Plan,
     observers: Sequence[Sink] = (),
     recorded: Sequence[RecordedCommand] = (),
+    make_lane: MakeLane | None = None,
 ) -> Assembly:
     """Build the sources, sinks and lanes of a plan.
 
@@ -82,6 +90,8 @@ def assemble(
         Sinks beside the configured ones.
     recorded : sequence of RecordedCommand
         Commands of a recorded run, to be applied where they were.
+    make_lane : callable, optional
+        Makes the lanes; by default `lane_worker`, in this process.
     """
     clock = plan.context.clock
     sources: list[Source] = [
@@ -92,14 +102,16 @@ def assemble(
     context = replace(plan.context, unrepeatable=unrepeatable)
     shared = [sink_worker(sink, context, live) for sink in plan.sinks]
     shared += [observer_worker(sink, clock, live) for sink in observers]
-    sinks, lanes = list(shared), []
+    sinks: list[SinkWorker] = list(shared)
+    lanes: list[RunningLane] = []
+    make = make_lane or lane_worker
     numbers = SequenceNumbers()
     for lane, source in zip(plan.lanes, sources, strict=True):
         context = replace(plan.context, unrepeatable=is_unrepeatable(source))
         own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
         sinks += own
         publisher = Publisher([*shared, *own], numbers)
-        lanes.append(lane_worker(plan, lane, source, publisher, recorded))
+        lanes.append(make(plan, lane, source, publisher, recorded))
     return Assembly(sources, sinks, lanes)
 
 

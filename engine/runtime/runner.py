@@ -1,18 +1,15 @@
 """Runner: starts a plan in order, stops it within a deadline, reports the outcome."""
 
-import gc
 import logging
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from neurovocal.engine.config.plan import LanePlan, Plan
-from neurovocal.engine.contracts.abilities import ReportsFailures
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import RecordedCommand, Sink, is_unrepeatable
+from neurovocal.engine.contracts.stages import RecordedCommand, Sink
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.runtime.assembly import assemble, lane_builder
 from neurovocal.engine.runtime.control.command_bus import CommandBus
@@ -20,56 +17,23 @@ from neurovocal.engine.runtime.control.swap import Swapper
 from neurovocal.engine.runtime.control.worker import ControlWorker
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.systemd import ServiceManager
+from neurovocal.engine.runtime.threads import (
+    prompt_threads,
+    reporting_thread_failures,
+)
 from neurovocal.engine.runtime.watchdog import Watchdog
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane
 from neurovocal.engine.support.process import uncollected
 
+if TYPE_CHECKING:  # a run of one process needs none of it
+    from neurovocal.engine.runtime.processes.commands import PoolBus, PoolSwapper
+    from neurovocal.engine.runtime.processes.pool import LanePool
+
 log = logging.getLogger("neurovocal")
 _ORDERLY_SHARE = 0.75
 _TICK_S = 0.1
 _ABANDON_S = 1.0
-
-
-# A thread that computes gives the interpreter to one that waits for it after so long.
-_SWITCH_S = 0.0005
-
-
-@contextmanager
-def prompt_threads() -> Iterator[None]:
-    """Let events pass from thread to thread without pauses of the interpreter.
-
-    A lane's thread that goes on computing would keep a sink's thread waiting for 5 ms,
-    and a garbage collection would search all that was loaded at the start.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _SWITCH_S))
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        sys.setswitchinterval(before)
-
-
-@contextmanager
-def reporting_thread_failures(lanes: Sequence[LaneWorker]) -> Iterator[None]:
-    """Log and publish exceptions that end threads which plugins have started."""
-
-    def failed(end: threading.ExceptHookArgs) -> None:
-        if end.exc_type is SystemExit:
-            return
-        name = end.thread.name if end.thread else "?"
-        sentence = f"it ended: {end.exc_type.__name__}: {end.exc_value}"
-        log.error("thread '%s': %s", name, sentence, exc_info=end.exc_value)
-        for lane in lanes:
-            lane.note(f"thread '{name}'", "failed", sentence)
-
-    before, threading.excepthook = threading.excepthook, failed
-    try:
-        yield
-    finally:
-        threading.excepthook = before
 
 
 class Runner:
@@ -86,8 +50,10 @@ class Runner:
 
     Attributes
     ----------
-    lanes : list of LaneWorker
+    lanes : list of RunningLane
         In the order of the plan.
+    local_lanes : list of LaneWorker
+        Those that run in this process: all, unless there are worker processes.
     sinks : list of SinkWorker
         Those that all lanes share first.
     bus : CommandBus
@@ -111,13 +77,14 @@ class Runner:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._stop_reasons: list[str] = []
         self._while_running = ExitStack()
-        built = assemble(self.plan, observers, recorded)
+        self._pool = self._make_pool(recorded)
+        make_lane = None if self._pool is None else self._pool.lane
+        built = assemble(self.plan, observers, recorded, make_lane)
         self._sources, self.sinks, self.lanes = built.sources, built.sinks, built.lanes
-        self.swapper = Swapper(self.plan, self.lanes, self._make_builder)
-        for lane in self.lanes:
-            lane.recall_swap = self.swapper.recall
-        run = self.plan.context.run
-        self.bus = CommandBus(run, self.lanes, self.stop, swapper=self.swapper)
+        self.local_lanes = [each for each in self.lanes if isinstance(each, LaneWorker)]
+        self.swapper: Swapper | PoolSwapper
+        self.bus: CommandBus | PoolBus
+        self.swapper, self.bus = self._make_bus()
         self._control = self._control_worker()
         supervise = self.plan.config.shared.supervise
         self.watchdog = Watchdog(
@@ -187,11 +154,37 @@ class Runner:
         self._stopped = True
         self._wake.put(None)
 
+    def _make_pool(self, recorded: Sequence[RecordedCommand]) -> "LanePool | None":
+        """Return the worker processes; a recorded run is computed again in this one."""
+        plan = self.plan
+        if plan.config.shared.workers == 1 or recorded or plan.context.dry_run:
+            return None
+        from neurovocal.engine.runtime.processes.pool import LanePool
+
+        return LanePool(plan, self._give_up)
+
+    def _make_bus(self) -> "tuple[Swapper, CommandBus] | tuple[PoolSwapper, PoolBus]":
+        run = self.plan.context.run
+        if self._pool is not None:
+            from neurovocal.engine.runtime.processes.commands import (
+                PoolBus,
+                PoolSwapper,
+            )
+
+            others = PoolSwapper(self.plan, self._pool)
+            return others, PoolBus(run, self._pool, self.stop, others)
+        swapper = Swapper(self.plan, self.local_lanes, self._make_builder)
+        for lane in self.local_lanes:
+            lane.recall_swap = swapper.recall
+        return swapper, CommandBus(run, self.local_lanes, self.stop, swapper=swapper)
+
     def _start(self, opened: Callable[[], None]) -> None:
+        if self._pool is not None:
+            self._pool.start()
         self._injection.open(self.lanes)
         # What can be refused is refused before a sink replaces a file: only live
         # sources wait, since their audio would be lost meanwhile.
-        live = [lane for lane in self.lanes if lane.reader.source.live]
+        live = [lane for lane in self.lanes if lane.live]
         for lane in self.lanes:
             if lane not in live:
                 lane.open()
@@ -231,6 +224,8 @@ class Runner:
             sink.close(lambda: False)
         self._close_sources(live=False)
         self._injection.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def _close_sources(self, *, live: bool) -> None:
         for source in reversed(self._sources):
@@ -247,12 +242,17 @@ class Runner:
             with suppress(Empty):
                 self._wake.get(timeout=_TICK_S)
             tick()
-            hung = self.watchdog.hung
+            hung = self._hung()
             # A lane that hangs or has failed is given up; the others go on.
             if all(lane.finished.is_set() or lane.name in hung for lane in self.lanes):
                 return
             if any(sink.failed.is_set() for sink in self.sinks):
                 return
+
+    def _hung(self) -> dict[str, str]:
+        """Return the lanes that are given up, by name, with a sentence."""
+        others = {lane.name: lane.hung for lane in self.lanes if lane.hung}
+        return {**others, **self.watchdog.hung}
 
     def _end(self, tick: Callable[[], None]) -> Outcome:
         """End the run in order and return its outcome.
@@ -306,21 +306,21 @@ class Runner:
             lane.settle()
         self._injection.close()
         self._count(outcome)
+        if self._pool is not None:
+            self._pool.close()
         return outcome
 
     def _count(self, outcome: Outcome) -> None:
         """Add losses and errors of lanes and sinks to the outcome."""
-        outcome.errors += [*self._stop_reasons, *self.watchdog.hung.values()]
-        sources = [lane.reader.source for lane in self.lanes]
-        outcome.repeatable = not any(is_unrepeatable(source) for source in sources)
+        outcome.errors += [*self._stop_reasons, *self._hung().values()]
+        outcome.repeatable = not any(lane.is_unrepeatable for lane in self.lanes)
         for lane in self.lanes:
-            outcome.streams += lane.streams
-            outcome.lost_samples += lane.reader.lost_samples
-            outcome.lost_samples += lane.recovery.missed_samples
-            outcome.seconds += lane.reader.seconds
-            source = lane.reader.source
-            if isinstance(source, ReportsFailures):
-                outcome.errors += source.failures
+            summary = lane.summary()
+            outcome.streams += summary.streams
+            outcome.lost_samples += summary.lost_samples
+            outcome.seconds += summary.seconds
+            outcome.dropped += summary.dropped
+            outcome.errors += summary.failures
             outcome.note(lane.error)
         for sink in self.sinks:
             if not sink.reader_left:

@@ -11,7 +11,7 @@ from threading import Thread
 
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.runtime.systemd import ServiceManager
-from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.runtime.workers.lanes.running import RunningLane
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.support.calls import Calls
 from neurovocal.engine.support.process import ProcessUsage, process_usage
@@ -29,7 +29,7 @@ class Watchdog:
 
     Parameters
     ----------
-    lanes, sinks : sequence of LaneWorker, of SinkWorker
+    lanes, sinks : sequence of RunningLane, of SinkWorker
         Workers whose calls are checked.
     clock : Clock
         Measures how long a call lasts.
@@ -52,7 +52,7 @@ class Watchdog:
 
     def __init__(
         self,
-        lanes: Sequence[LaneWorker],
+        lanes: Sequence[RunningLane],
         sinks: Sequence[SinkWorker],
         clock: Clock,
         *,
@@ -73,9 +73,9 @@ class Watchdog:
         self._seen: dict[Calls, tuple[int, int]] = {}  # call's number, how long
         self._checked_ns = clock.monotonic_ns()
         self._passed_ns = 0  # since the check before, as far as it counts
-        self._progress: dict[LaneWorker, tuple[int, int]] = {}  # samples, since when
+        self._progress: dict[RunningLane, tuple[int, int]] = {}  # samples, since when
         self.hung: dict[str, str] = {}  # by lane: what does not return, a sentence
-        self._reported_calls: dict[LaneWorker, str] = {}
+        self._reported_calls: dict[RunningLane, str] = {}
         self._next_ping_ns = 0
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name="nv-watchdog", daemon=True)
@@ -116,7 +116,7 @@ class Watchdog:
             except Exception:
                 log.exception("the watchdog failed and goes on")
 
-    def _check_lane(self, lane: LaneWorker) -> None:
+    def _check_lane(self, lane: RunningLane) -> None:
         longest, call_name = 0, ""
         for name, calls in lane.calls():
             lasts_ns = self._lasts_ns(calls)
@@ -126,7 +126,7 @@ class Watchdog:
             hangs = longest >= self._hang_ns
             self._note_hang(lane, call_name if hangs else "", longest / NS)
 
-    def _note_hang(self, lane: LaneWorker, call_name: str, seconds: float) -> None:
+    def _note_hang(self, lane: RunningLane, call_name: str, seconds: float) -> None:
         reported = self._reported_calls.get(lane, "")
         if call_name and not reported:
             self._reported_calls[lane] = call_name
@@ -179,7 +179,7 @@ class Watchdog:
         lanes = f"{number} lane{'' if number == 1 else 's'}"
         self._manager.send_alive(f"{lanes}, {seconds:.0f} s heard")
 
-    def _progresses(self, lane: LaneWorker, now: int) -> bool:
+    def _progresses(self, lane: RunningLane, now: int) -> bool:
         """Return True if samples come, or if their absence is being dealt with."""
         progress = lane.progress
         before, since = self._progress.get(lane, (-1, now))

@@ -132,7 +132,7 @@ def measure_latency(plan: Plan) -> tuple[list[LaneWorker], float]:
     wall, cpu = time.monotonic(), time.process_time()
     runner.run()
     spent = time.process_time() - cpu
-    return runner.lanes, spent / (time.monotonic() - wall)
+    return runner.local_lanes, spent / (time.monotonic() - wall)
 
 
 def repeated(samples: Float32, sample_rate: int, seconds: float) -> Float32:

@@ -406,7 +406,7 @@ class _Progress(Display):
 
     def watch(self, runner: Runner) -> None:
         """Show the progress of this runner's lane."""
-        self._lane = runner.lanes[0]
+        self._lane = runner.local_lanes[0]
         self._runner = runner
 
     @property

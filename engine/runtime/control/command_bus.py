@@ -76,19 +76,23 @@ class CommandBus:
             ``{v, id, ok: True, command, ...}``, or ``{v, id, ok: False, error}`` with
             one sentence, when nothing was changed.
         """
-        head: Reply = {"v": VERSION, "id": id_of(request), "ok": True}
-        try:
-            wanted = checked(ControlRequest, request, "a command")
-            with self._lock:
-                answer = self._answer(wanted)
-        except NeurovocalError as error:
-            sentence = " ".join(str(error).split())
-            return {**head, "ok": False, "error": sentence}
-        except Exception:  # every request is answered
-            log.exception("a command failed")
-            failure = "the engine failed to carry it out; see its log"
-            return {**head, "ok": False, "error": failure}
-        return {**head, "command": wanted.command, **answer}
+        return replied(request, self._lock, self._answer)
+
+    def check(self, request: object) -> None:
+        """Check a command for models as `submit` does, and carry out nothing.
+
+        Raises
+        ------
+        NeurovocalError
+            It would be refused.
+        """
+        wanted = checked(ControlRequest, request, "a command")
+        workers = self._addressed(wanted.lane)
+        name = _model_of(wanted, workers)
+        command = ModelCommand(wanted.command, name, wanted.arguments)
+        for worker in workers:
+            for channel in worker.channels:
+                _prepared(command, channel)
 
     def _answer(self, request: ControlRequest) -> Reply:
         workers = self._addressed(request.lane)
@@ -186,6 +190,25 @@ class CommandBus:
     def _options(self, workers: Sequence[LaneWorker], command: ModelCommand) -> Reply:
         stage = _stage_of(_channel_of(workers[0]), command.model)
         return {"options": _adjustable(stage)}
+
+
+def replied(
+    request: object, lock: Lock, answer: Callable[[ControlRequest], Reply]
+) -> Reply:
+    """Return the reply to a request, which `answer` carries out with the lock held."""
+    head: Reply = {"v": VERSION, "id": id_of(request), "ok": True}
+    try:
+        wanted = checked(ControlRequest, request, "a command")
+        with lock:
+            found = answer(wanted)
+    except NeurovocalError as error:
+        sentence = " ".join(str(error).split())
+        return {**head, "ok": False, "error": sentence}
+    except Exception:  # every request is answered
+        log.exception("a command failed")
+        failure = "the engine failed to carry it out; see its log"
+        return {**head, "ok": False, "error": failure}
+    return {**head, "command": wanted.command, **found}
 
 
 def prepare_command(command: ModelCommand, channel: Channel) -> PendingCommand:

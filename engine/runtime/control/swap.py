@@ -116,6 +116,9 @@ class Swapper:
         ``load(config)`` reads and checks a configuration, by default the run's own.
     load_recorded : callable or None
         ``load_recorded(text)`` does so with a configuration of a recorded run.
+    agree : callable
+        ``agree(reason)`` is called when the new lanes may take over, or why they may
+        not; returns why those of other processes may not, or nothing.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Swapper:
     ) -> None:
         self.load: LoadPlan | None = None
         self.load_recorded: Callable[[str], Plan] | None = None
+        self.agree: Callable[[str], str] = lambda reason: reason
         self.last: dict[str, Any] | None = None
         self._plan = plan
         self._staying: tuple[Plan, Sequence[_Change]] | None = None
@@ -167,7 +171,7 @@ class Swapper:
                     "something"
                 )
         plan = self.load(arguments.config)
-        _refuse_unchangeable(self._plan, plan)
+        refuse_unchangeable(self._plan, plan)
         self._decision = SwapDecision()
         stays = plan.name if arguments.shadow else ""
         changes = [
@@ -410,7 +414,7 @@ class Swapper:
         shadows = [s for change in changes for s in change.shadows]
         reason = self._await(changes, lambda s: s.ready.is_set())
         reason = reason or _too_different(shadows, arguments.min_agreement)
-        reason = reason or _too_slow(changes)
+        reason = self.agree(reason or _too_slow(changes))
         if reason or not self._decision.promote(_report_of(plan)):
             self._decision.cancel(reason)
             reason = self._decision.failure
@@ -527,7 +531,7 @@ def _too_slow(changes: Sequence[_Change]) -> str:
     return ""
 
 
-def _refuse_unchangeable(old: Plan, new: Plan) -> None:
+def refuse_unchangeable(old: Plan, new: Plan) -> None:
     """Refuse a plan with other sources or sinks: those that are open stay open."""
     before = old.config.shared.model_dump(exclude={"tile", *_LANE_KEYS})
     after = new.config.shared.model_dump(exclude={"tile", *_LANE_KEYS})

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TypeAlias
 
 from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.abilities import ReportsFailures
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.commits import AwaitsCommit, LeavesOut
 from neurovocal.engine.contracts.errors import (
@@ -18,7 +19,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
     StageError,
 )
-from neurovocal.engine.contracts.stages import RecordedCommand
+from neurovocal.engine.contracts.stages import RecordedCommand, is_unrepeatable
 from neurovocal.engine.contracts.types import (
     STOP_COMMAND,
     Anchor,
@@ -41,6 +42,7 @@ from neurovocal.engine.runtime.workers.command_queue import (
 )
 from neurovocal.engine.runtime.workers.lanes.channel_group import ChannelGroup
 from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
+from neurovocal.engine.runtime.workers.lanes.running import LaneSummary, ResumePoint
 from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
@@ -118,6 +120,7 @@ class LaneWorker:
         self.streams = 0
         self.error: Exception | None = None
         self.finished = Flag()
+        self.hung = ""  # the watchdog of this process knows it
         self.recall_swap: RecallSwap | None = None
         self._group = ChannelGroup(recovery, publisher.sinks.wants)
         self._signal_checks = signal_checks
@@ -136,6 +139,16 @@ class LaneWorker:
         """Channels of the present stream."""
         return self.publisher.channels
 
+    @property
+    def live(self) -> bool:
+        """Whether samples that are not read in time are lost."""
+        return self.reader.source.live
+
+    @property
+    def is_unrepeatable(self) -> bool:
+        """Whether no later run gets the same audio."""
+        return is_unrepeatable(self.reader.source)
+
     def build(self) -> None:
         """Build the lanes of a source that knows its stream before it is open."""
         with suppress(RuntimeError):  # some know only once they are open
@@ -152,6 +165,20 @@ class LaneWorker:
             self.build()
         if (info := self.reader.open()) is not None:
             self._accept(info)
+
+    def resume(self, point: ResumePoint) -> None:
+        """Go on where another process stopped, as after the loss of a device.
+
+        It takes the place of `open`: the source is opened when it is read.
+        """
+        self._begin(point.info)
+        for channel in self.channels:
+            lane = channel.lane
+            lane.number_from(point.segments.get(lane.info.stream, 0))
+            # Up to there all was published; only the lane has to get there.
+            deque(lane.process(Gap(0, point.position, point.reason)), maxlen=0)
+        self._has_begun, self._position = True, point.position
+        self.reader.resume(point.info, point.position, point.last_ns, point.reason)
 
     def start(self) -> None:
         """Start the thread."""
@@ -170,6 +197,16 @@ class LaneWorker:
         return not self._thread.is_alive()
 
     # ---- for other threads -----------------------------------------------------------
+
+    def summary(self) -> LaneSummary:
+        """Return what the lane has read and lost."""
+        source = self.reader.source
+        return LaneSummary(
+            self.streams,
+            self.reader.lost_samples + self.recovery.missed_samples,
+            self.reader.seconds,
+            tuple(source.failures) if isinstance(source, ReportsFailures) else (),
+        )
 
     @property
     def progress(self) -> int:

@@ -34,9 +34,9 @@ from neurovocal.engine.runtime.workers.command_queue import (
     PrepareCommand,
     apply_trigger,
 )
+from neurovocal.engine.runtime.workers.lanes.running import MessageTaker
 from neurovocal.engine.runtime.workers.latency import MOST_PENDING, LedgerMetrics
 from neurovocal.engine.runtime.workers.sink_health import SinkHealth
-from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 
 log = logging.getLogger("neurovocal")
@@ -69,18 +69,18 @@ class Publisher:
 
     Parameters
     ----------
-    sinks : sequence of SinkWorker
+    sinks : sequence of MessageTaker
         Sinks of one lane.
     numbers : SequenceNumbers
         Shared by all lanes, whose streams may have the same name.
     """
 
-    def __init__(self, sinks: Sequence[SinkWorker], numbers: SequenceNumbers) -> None:
+    def __init__(self, sinks: Sequence[MessageTaker], numbers: SequenceNumbers) -> None:
         self._sinks = sinks
         self._numbers = numbers
         self._counts: dict[tuple[str, str], Iterator[int]] = {}
         self._health = SinkHealth(sinks)
-        self._takers: dict[str, list[SinkWorker]] = {
+        self._takers: dict[str, list[MessageTaker]] = {
             kind: [sink for sink in sinks if kind in sink.wants]
             for kind in KINDS.values()
         }
@@ -154,6 +154,51 @@ class Publisher:
         for sink in takers:
             sink.accept(message)
         return message
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Kinds of events that any sink takes."""
+        return frozenset(kind for kind, takers in self._takers.items() if takers)
+
+    @property
+    def takes_ends(self) -> bool:
+        """Whether a sink has something to do when a stream ends."""
+        return any(sink.takes_ends for sink in self._sinks)
+
+    def forward(self, message: Message, skipped: int) -> Message:
+        """Number a message of another process, and put it into the sinks' queues.
+
+        Parameters
+        ----------
+        message : Message
+            With a number that counts in its lane alone.
+        skipped : int
+            Messages of its topic before it that did not come: holes in the numbers.
+
+        Returns
+        -------
+        Message
+            The message, with its number in this run.
+        """
+        kind = KINDS[type(message.event)]
+        key = (kind, message.info.stream)
+        numbers = self._counts.get(key)
+        if numbers is None:
+            numbers = self._counts[key] = self._numbers.counter(*key)
+        for _ in range(skipped):
+            next(numbers)
+        numbered = Message(
+            message.info,
+            message.event,
+            next(numbers),
+            message.at,
+            message.utc_ns,
+            message.ledger,
+            message.emitted_ns,
+        )
+        for sink in self._takers[kind]:
+            sink.accept(numbered)
+        return numbered
 
     def end_streams(
         self, end: StreamEnd | None, streams: Sequence[str]

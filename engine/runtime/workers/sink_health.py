@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from neurovocal.engine.contracts.types import Health
-from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.lanes.running import MessageTaker
 
 _DOWN = ("restarting", "failed")
 
@@ -15,11 +15,11 @@ class SinkHealth:
 
     Parameters
     ----------
-    sinks : sequence of SinkWorker
+    sinks : sequence of MessageTaker
         Sinks of one lane.
     """
 
-    def __init__(self, sinks: Sequence[SinkWorker]) -> None:
+    def __init__(self, sinks: Sequence[MessageTaker]) -> None:
         self._sinks = sinks
         self._states: dict[str, str] = {}
         self._dropped: dict[str, int] = {}
@@ -40,13 +40,13 @@ class SinkHealth:
             if now.state != before:
                 yield now
 
-    def _has_failed(self, sink: SinkWorker) -> bool:
+    def _has_failed(self, sink: MessageTaker) -> bool:
         """Return True if it has failed since the last call; it may work again."""
         before = self._failures.get(sink.name, 0)
         self._failures[sink.name] = sink.supervised.failures
         return sink.supervised.failures != before
 
-    def _state_of(self, sink: SinkWorker, failed: bool) -> Health:
+    def _state_of(self, sink: MessageTaker, failed: bool) -> Health:
         dropped = sink.mailbox.dropped.total()
         more = dropped - self._dropped.get(sink.name, 0)
         self._dropped[sink.name] = dropped

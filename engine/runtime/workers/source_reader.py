@@ -251,6 +251,40 @@ class SourceReader:
         info = self._known_info()
         return None if info is None else self._begin(info)
 
+    def resume(
+        self, info: StreamInfo, position: int, last_ns: int, reason: str
+    ) -> None:
+        """Begin as after the loss of a device; another process read the stream so far.
+
+        Parameters
+        ----------
+        info : StreamInfo
+            The stream.
+        position : int
+            Samples of it that were delivered, lost ones included.
+        last_ns : int
+            Monotonic time at which the last of them came.
+        reason : str
+            Why the other process does not go on.
+        """
+        self._begin(info)
+        self.position, self._last_ns = position, last_ns
+        self._held, self._is_closed = deque(), True
+        self.state.on_loss(reason)
+
+    def mark(self) -> tuple[StreamInfo, int, int] | None:
+        """Return stream, position and arrival of the last sample; from any thread.
+
+        Returns
+        -------
+        tuple or None
+            None before the first sample. The two belong to each other to a block.
+        """
+        info, last_ns = self._info, self._last_ns
+        return (
+            None if info is None or last_ns is None else (info, self.position, last_ns)
+        )
+
     def start(self) -> None:
         """Measure silence from now on: the first read follows."""
         self.delivered_ns = self._clock.monotonic_ns()

@@ -1,13 +1,9 @@
 """Ends of streams on their way through the sinks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from neurovocal.engine.contracts.types import StreamEnd
-
-if TYPE_CHECKING:
-    from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 
 
 class StreamCommit:
@@ -19,15 +15,15 @@ class StreamCommit:
         Item of the source, if it had one.
     streams : sequence of str
         Names of the streams of all channels.
-    sinks : collection of SinkWorker
-        Sinks that have to commit.
+    sinks : collection of MessageTaker
+        Those that have to commit.
     """
 
     def __init__(
         self,
         end: StreamEnd | None,
         streams: Sequence[str],
-        sinks: "Sequence[SinkWorker]",
+        sinks: Collection[object],
     ) -> None:
         self.end = end
         self.streams = streams
@@ -40,7 +36,7 @@ class StreamCommit:
         """Return True when every sink has committed, or has lost something."""
         return not self._waiting
 
-    def done(self, sink: "SinkWorker", *, kept: bool) -> None:
+    def done(self, sink: object, *, kept: bool) -> None:
         """Note that a sink has committed the stream, wholly or with losses."""
         with self._lock:
             self._waiting.discard(sink)
