@@ -72,8 +72,9 @@ bench: $(DEV_ENV)/.done  ## Measure speed beside a bare loop and four peers, and
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 	$(DEV_ENV)/bin/python bench/speed/start.py
 
-bench-channels: $(DEV_ENV)/.done  ## Measure many channels together beside one channel (10 minutes)
+bench-channels: $(DEV_ENV)/.done  ## Measure many channels together beside one channel, and lanes in two processes (15 minutes)
 	$(DEV_ENV)/bin/python bench/speed/channels.py
+	$(DEV_ENV)/bin/python bench/speed/workers.py
 
 bench-latency: $(DEV_ENV)/.done  ## Measure events at a subscriber beside bare ZeroMQ messages (15 minutes, idle machine)
 	$(DEV_ENV)/bin/python bench/speed/subscriber_latency.py --seconds 60 --picture docs/pictures/latency.svg
