@@ -309,6 +309,8 @@ class SandboxMaker:
         if not any(stage.kind == "sink" for stage in stages_of(made.data)):
             path = temporary.path("events.jsonl")
             made.data["sinks"] = [{"plugin": "jsonl", "options": {"path": path}}]
+        if made.data.pop("workers", 1) != 1:
+            made.notes.append("all lanes run in one process, into which faults go")
         if made.data.get("keys") is not None:
             _make_keys(made, temporary.folder)
         return made

@@ -34,6 +34,7 @@ from neurovocal.engine.runtime.workers.lanes.running import LaneSummary, ResumeP
 from neurovocal.engine.runtime.workers.publisher import Publisher, SequenceNumbers
 from neurovocal.engine.support.compiled import kernels_after
 from neurovocal.engine.support.platform import ignore_signals
+from neurovocal.engine.support.process import keep_stderr
 
 log = logging.getLogger("neurovocal")
 
@@ -140,6 +141,7 @@ def serve(control: Connection, pipes: Sequence[Connection], setup: Setup) -> Non
     # Ctrl-C and a service manager's signals reach every process of a group: the main
     # process decides what they mean for the lanes.
     ignore_signals()
+    keep_stderr()
     lines = _Lines(control)
     log.handlers, log.propagate = [_LogRelay(lines.send)], False
     log.setLevel(setup.log_level)
