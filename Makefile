@@ -164,6 +164,9 @@ bench-loop: $(DEV_ENV)/.done  ## Measure the latency of a closed loop with LOOPS
 bench-song: $(DEV_ENV)/.done  ## Measure prediction, decoding, surprise and density of the RNN-RBM (resumable)
 	$(DEV_ENV)/bin/python bench/song/rnn_rbm.py
 
+bench-curves: $(DEV_ENV)/.done  ## Measure labels by seconds of annotation, three sets and seeds (hours; resumable)
+	$(DEV_ENV)/bin/python bench/labels/learning_curves.py
+
 bench-labels: $(DEV_ENV)/.done  ## Measure the accuracy of labels: tables of docs/performance/labels.md (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/pictures/labels.svg
 

@@ -45,6 +45,8 @@ from neurovocal.models.toolkit.segment_scores import SegmentScore, score_segment
 TOLERANCE_S = 0.010
 # First frames of a recording without a measured prediction: the state is not settled.
 SKIPPED_FRAMES = 16
+# Labels in time are computed frame by frame: of a cross-validation, for this long.
+_MOST_TIMED_S = 120.0
 _MOST_UNITS = 5
 # What the record of a training adds to the name of a recording that was split.
 _TIMES = re.compile(r" from \d+\.\d{3} to \d+\.\d{3} s$")
@@ -192,9 +194,10 @@ def evaluate_bundle(
             lambda share: watch(share * label_share / 3),
             observe,
         )
+        timed = recordings if fold_of is None else _first(recordings, _MOST_TIMED_S)
         figures["label_in_time"] = measure_label_latency(
             bundle,
-            recordings,
+            timed,
             units,
             lambda share: watch((1 + 2 * share) * label_share / 3),
             bundle_of,
@@ -208,6 +211,18 @@ def evaluate_bundle(
             lambda share: watch(1 - (1 - share) * label_share),
         )
     return figures
+
+
+def _first(
+    recordings: Sequence[AnnotatedRecording], limit_s: float
+) -> list[AnnotatedRecording]:
+    """Return recordings from the first on, until they have `limit_s` seconds."""
+    taken: list[AnnotatedRecording] = []
+    while len(taken) < len(recordings) and (
+        sum(r.part_duration_s for r in taken) < limit_s
+    ):
+        taken.append(recordings[len(taken)])
+    return taken
 
 
 def _evaluate_classifier(

@@ -434,7 +434,8 @@ def adapted(
     replaced : mapping
         Values of its own options; None leaves one as it is.
     quick : bool
-        Take fewer updates and folds, the recipe's detector alone, and no RNN-RBM.
+        Take fewer updates and folds, the recipe's detector alone, no RNN-RBM and no
+        forecast.
     test : bool
         Draw a test split where none is named.
     unknown_cost : float, optional
@@ -446,8 +447,8 @@ def adapted(
         split = split.model_copy(update={"draw_test": True})
     if quick:
         split = split.model_copy(update={"folds": min(2, split.folds)})
-        changes |= {"rnn_rbm": None}
-        detector = {"others": False, "limit_s": min(60.0, recipe.detector.limit_s)}
+        changes |= {"rnn_rbm": None, "forecast": None}
+        detector = {"others": False, "limit_s": min(30.0, recipe.detector.limit_s)}
         changes["detector"] = recipe.detector.model_copy(update=detector)
         classifier = (classifier or ClassifierConfig()).model_copy(
             update=_QUICK_CLASSIFIER

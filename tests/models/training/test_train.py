@@ -103,3 +103,37 @@ def test_mistakes_of_every_kind_are_told_at_once(dataset: Path, tmp_path: Path) 
     ):
         assert any(part in one for one in refused.value.problems), part
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "tones"]
+
+
+def test_without_a_named_test_all_recordings_train_and_are_left_out_once(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """Figures are those of the cross-validation, run in the engine."""
+    (dataset / "files.csv").unlink()
+    more = tmp_path / "more"
+    more.mkdir()
+    (dataset / "song7.wav").rename(more / "song7.wav")
+    table = (dataset / "annotations.csv").read_text().splitlines()
+    kept = [line for line in table if not line.startswith("song7")]
+    (dataset / "annotations.csv").write_text("\n".join(kept) + "\n")
+    phase = {"objective": "deterministic", "updates": 2, "learning_rate": 0.01}
+    rnn_rbm = {"phases": [phase], "sequence_length": 20, "recurrent_scalar": 0.1}
+    recipe = TrainConfig.model_validate(
+        {**RECIPE.model_dump(), "rnn_rbm": rnn_rbm, "split": {"folds": 2}}
+    )
+    job = TrainingJob(dataset, tmp_path / "b", unlabelled=more)
+    bundle = train_bundle(job, recipe, Reporter(), StopFlag())
+    training, figures = bundle.manifest.training, bundle.manifest.figures
+    assert training["seconds"]["test"] == 0
+    assert training["cross_validation"] == "2 parts, by recordings"
+    assert figures["recordings"] == figures["cross_validation"]["recordings"] == 7
+    assert figures["measured_on"].startswith("recordings left out of the training")
+    assert figures["classifier"]["reference_syllables"] == len(kept) - 1
+    low, high = (
+        figures["cross_validation"][f"syllable_error_{end}_percent"]
+        for end in ("low", "high")
+    )
+    assert low <= figures["cross_validation"]["syllable_error_percent"] <= high
+    assert figures["rnn_rbm"]["mse_ar1"] > 0
+    assert "left out of the training in turn" in (job.out / "README.md").read_text()
+    assert sorted(job.out.parent.iterdir()) == [job.out, more, dataset]
