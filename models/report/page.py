@@ -32,6 +32,9 @@ PAGE_NAME = "index.html"
 _REPORT_KIND = FileKind(
     "a report", lambda head: b": training report</title>" in head.split(b"<style>")[0]
 )
+EXPLANATION_KIND = FileKind(
+    "an explanation", lambda head: b": explanation</title>" in head.split(b"<style>")[0]
+)
 _OWN_SECTIONS = {
     *("recordings", "seconds", "measured_on"),
     *("classifier", "rnn_rbm", "label_in_time"),
@@ -46,17 +49,17 @@ class Measurement:
     command: str
 
 
-def folder_problems(folder: Path) -> Iterator[str]:
-    """Yield a sentence for each reason why a report cannot be written to a folder.
+def folder_problems(folder: Path, kind: FileKind = _REPORT_KIND) -> Iterator[str]:
+    """Yield a sentence for each reason why a page cannot be written to a folder.
 
-    An existing page is replaced only if it is a report.
+    An existing page is replaced only if it is of the same kind.
     """
     if (problem := folder_problem(folder)) is not None:
         yield f"report folder '{folder}' cannot be written: {problem}; name another"
     elif (page := folder / PAGE_NAME).is_dir():
         yield f"'{page}' is a folder: name another for the report"
     else:
-        yield from existing_problems(_REPORT_KIND, page)
+        yield from existing_problems(kind, page)
 
 
 def write_report(
@@ -124,13 +127,59 @@ def write_report(
     if parts := extra_parts(rest):
         sections.append(Section("more", "More measures", "", parts))
     page = _template().render(
-        **_header(bundle, figures, measured, recordings), sections=sections
+        **_header(bundle, figures, measured, recordings),
+        kind="training report",
+        sections=sections,
     )
-    path = folder / PAGE_NAME
+    path = _write(folder, page)
+    watch(1.0)
+    return path
+
+
+def write_explanation(
+    folder: Path,
+    bundle: Bundle,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+) -> Path:
+    """Write the page of an explanation of labels; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of ``index.html``; created where it is absent.
+    bundle : Bundle
+        Whose labels are explained.
+    facts : sequence of (str, str)
+        Rows of the page's head.
+    sections : sequence of Section
+
+    Raises
+    ------
+    DiskError
+        The page cannot be written.
+    """
+    manifest = bundle.manifest
+    page = _template().render(
+        name=manifest.name,
+        species=manifest.species,
+        licence=manifest.licence,
+        attribution=manifest.attribution,
+        facts=facts,
+        splits=None,
+        recordings=[],
+        notes=[],
+        kind="explanation",
+        sections=sections,
+    )
+    return _write(folder, page)
+
+
+def _write(folder: Path, page: str) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PAGE_NAME
     write_file(path, plain(page).encode())
-    watch(1.0)
     return path
 
 

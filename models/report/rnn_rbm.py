@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import extra_parts
 from neurovocal.models.report.collector import Segment
 from neurovocal.models.report.draw import FrameAxes
+from neurovocal.models.report.examples import Stretch, unit_examples
 from neurovocal.models.report.network import (
     NetworkTrace,
     TracedNetwork,
@@ -40,6 +42,7 @@ from neurovocal.models.report.windows import (
     annotations_in,
     densest_window,
     frames_in,
+    samples_in,
     window_length,
 )
 
@@ -170,8 +173,11 @@ def _feature_parts(
 ) -> list[Part]:
     """Return filters, activity and preferred sounds of units, from many songs."""
     names = ["", *sorted({a.unit for r in recordings for a in r.annotations})]
-    songs, targets = _trace_recordings(bundle, axes, network, recordings, names)
-    songs, targets = (songs, targets) if songs else ([song], [_no_units(song)])
+    songs, targets, stretches = _trace_recordings(
+        bundle, axes, network, recordings, names
+    )
+    if not songs:
+        songs, targets = [song], [_no_units(song)]
     hidden = [_hidden_activity(weights, each) for each in songs]
     states = [each.state_after[:, -1] for each in songs]
     n_frames = sum(len(each.frames) for each in songs)
@@ -185,12 +191,17 @@ def _feature_parts(
         "the syllable that the unit tells best from everything else, frame by frame, "
         "as area under the ROC curve (0.5 is chance; below it, the unit falls with the "
         "syllable). The best of many syllables is chosen on the same frames: small "
-        "differences from 0.5 mean nothing."
+        "differences from 0.5 mean nothing. Below, per unit: the sounds in these "
+        "recordings to which it answered most, with its activity at the line."
     )
     chosen = choose_dissimilar(np.concatenate(hidden), order, _UNITS)
     chosen_u = choose_dissimilar(np.concatenate(states), order_u, _UNITS)
     by_hidden = unit_preferences(songs, hidden, targets, names, chosen)
     by_state = unit_preferences(songs, states, targets, names, chosen_u)
+    rate = bundle.manifest.front_end.sample_rate
+    heard = (
+        unit_examples(axes, rate, "h", chosen, hidden, stretches) if stretches else []
+    )
     return [
         Part(
             "Filters of W",
@@ -211,7 +222,7 @@ def _feature_parts(
         ),
         Part(
             "What each hidden unit listens to",
-            figures=[Drawing(draw_preferences(axes, "h", by_hidden), caption)],
+            figures=[Drawing(draw_preferences(axes, "h", by_hidden), caption), *heard],
         ),
         Part(
             "What each recurrent unit listens to",
@@ -240,23 +251,27 @@ def _trace_recordings(
     network: TracedNetwork,
     recordings: Sequence[AnnotatedRecording],
     names: list[str],
-) -> tuple[list[NetworkTrace], list[NDArray[np.int64]]]:
-    """Trace dense windows of the recordings; return traces and units of frames."""
+) -> tuple[list[NetworkTrace], list[NDArray[np.int64]], list[Stretch]]:
+    """Trace dense windows of the recordings; return also units of frames and sound."""
     n_each = max(1000, _FRAMES_IN_ALL // len(recordings))
-    songs, targets, count = [], [], 0
+    features = build_front_end(bundle.manifest.front_end, bundle)
+    songs, targets, stretches, count = [], [], [], 0
     for recording in recordings:
         if count >= _FRAMES_IN_ALL:
             break
         window = densest_window(recording, n_each * axes.hop_s)
-        frames = frames_in(bundle, window)
+        samples = samples_in(bundle, window)
+        frames = frames_of(features, samples)
         if len(frames) < 2:
             continue
         songs.append(network(frames))
-        targets.append(
-            _units_of_frames(axes, len(frames), annotations_in(window), names)
-        )
+        target = _units_of_frames(axes, len(frames), annotations_in(window), names)
+        targets.append(target)
+        start_s = recording.start_s + window.start_s
+        units = [names[unit] for unit in target]
+        stretches.append(Stretch(recording.file, start_s, samples, frames, units))
         count += len(frames)
-    return songs, targets
+    return songs, targets, stretches
 
 
 def _units_of_frames(

@@ -75,15 +75,19 @@ def choose_examples(
 
 def frames_in(bundle: Bundle, window: Window) -> Float32:
     """Compute the frames of a window with the front end; frame 0 is at its start."""
-    front_end = bundle.manifest.front_end
+    features = build_front_end(bundle.manifest.front_end, bundle)
+    return frames_of(features, samples_in(bundle, window))
+
+
+def samples_in(bundle: Bundle, window: Window) -> Float32:
+    """Return the samples of a window at the bundle's rate, float32[n_samples]."""
     start_s = window.recording.start_s
     part = replace(
         window.recording,
         start_s=start_s + window.start_s,
         stop_s=min(start_s + window.stop_s, window.recording.duration_s),
     )
-    features = build_front_end(front_end, bundle)
-    return frames_of(features, read_samples(part, front_end.sample_rate))
+    return read_samples(part, bundle.manifest.front_end.sample_rate)
 
 
 def annotations_in(window: Window) -> list[Annotation]:

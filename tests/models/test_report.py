@@ -1,5 +1,7 @@
 """The report: contents of the page, calibration, preferred sounds, weights."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -18,8 +20,10 @@ from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.report.collector import Reliability, ReportCollector
+from neurovocal.models.report.examples import strongest_moments
 from neurovocal.models.report.network import TracedNetwork, Weights, read_weights
 from neurovocal.models.report.page import Measurement, write_report
+from neurovocal.models.report.parts import sound_of
 from neurovocal.models.report.tables import extra_tables
 from neurovocal.models.report.unit_preferences import (
     choose_dissimilar,
@@ -282,3 +286,40 @@ def test_damaged_history_raises_bundle_error(dataset: Path, tmp_path: Path) -> N
     edit_manifest(tiny)
     with pytest.raises(BundleError, match=re.escape("history.json' cannot be read")):
         make_report(tmp_path / "r", tiny, dataset)
+
+
+def test_units_come_with_sounds_of_the_recordings(
+    dataset: Path, tmp_path: Path
+) -> None:
+    tiny = make_tiny_bundle(tmp_path / "tiny")
+    page, _ = make_report(tmp_path / "one", tiny, dataset)
+    sounds = [
+        address.partition("base64,")[2]
+        for address in Outline(page).addresses
+        if address.startswith("data:audio/wav")
+    ]
+    assert len(sounds) > 2
+    for sound in sounds:
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        assert rate == RATE
+        assert 0.1 < len(samples) / rate <= 0.4
+        assert np.abs(samples).max() <= 0.701
+    assert re.search(r"1: t\d\.wav, \d\.\d{3} s", page)
+
+
+def test_ultrasound_is_played_slower() -> None:
+    sound = sound_of(np.ones(25_000, np.float32), 250_000, "a squeak")
+    assert sound.caption == "a squeak (6 times slower)"
+    content = base64.b64decode(sound.uri.partition("base64,")[2])
+    samples, rate = soundfile.read(io.BytesIO(content))
+    assert (rate, len(samples)) == (41_667, 25_000)
+
+
+def test_moments_are_the_strongest_and_apart() -> None:
+    first, second = np.zeros((50, 2), np.float32), np.zeros((50, 2), np.float32)
+    first[[10, 11, 30], 0] = 5, 4, 3
+    second[[5, 40], 0] = 4.5, 2
+    first[7, 1] = 1
+    hidden, other = strongest_moments([first, second], apart=5)
+    assert [(m.stretch, m.frame) for m in hidden] == [(0, 10), (1, 5), (0, 30)]
+    assert (other[0].stretch, other[0].frame) == (0, 7)

@@ -1,0 +1,1 @@
+"""Explanation of labels: what decided them, and what would have changed them."""
