@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from bundles.tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
+from repository import ROOT
 from typer.testing import CliRunner, Result
 
 from neurovocal.engine.cli.app import build_app
@@ -85,7 +86,7 @@ def test_the_page_shows_and_plays_them(
     assert done.stdout.count("tones.wav ") - done.stdout.count("of tones.wav") == 2
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
-    assert "What hidden units listen to" in page
+    assert "Hidden units are found by the names" in page  # a test's own graph
     captions = re.findall(r'aria-label="([^"]+)" src="data:audio/wav;base64,', page)
     assert captions[:3] == [
         "as it was heard",
@@ -108,6 +109,20 @@ def test_the_page_shows_and_plays_them(
     (out / "index.html").write_text("<html>mine</html>")
     refused = run(recording, "--bundle", tiny, "--out", out).exception
     assert isinstance(refused, ConfigError)
+
+
+def test_hidden_units_come_with_sounds_of_the_recording(tmp_path: Path) -> None:
+    song = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
+    samples, rate = soundfile.read(song, frames=3 * RATE)
+    soundfile.write(tmp_path / "song.wav", samples, rate)
+    out = tmp_path / "page"
+    done = run(tmp_path / "song.wav", "--out", out, "--at", 2.0)
+    assert done.exit_code == 0, (done.output, done.exception)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "What hidden units listen to" in page
+    captions = re.findall(r'aria-label="([123]: song\.wav, \d\.\d{3} s[^"]*)"', page)
+    assert len(captions) == 36  # three of each of twelve units
+    assert any(", in " in caption for caption in captions)
 
 
 def test_the_change_that_is_shown_is_heard_as_the_other_unit(

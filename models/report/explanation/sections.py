@@ -33,6 +33,11 @@ from neurovocal.models.report.unit_preferences import (
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 _UNITS = 12
+_UNITS_TITLE = "What hidden units listen to"
+_UNREADABLE = (
+    "Hidden units are found by the names that this project's training gives to weights; "
+    "the graph of this bundle has others, or another meaning for them."
+)
 _MOST_FRAMES = 40_000  # in which units are looked for
 _WORDS = (
     "Each picture: the segment with what was heard before it; the white line is its "
@@ -246,7 +251,7 @@ def sentences(listener: Listener, axes: FrameAxes, one: ExplainedLabel) -> list[
 def unit_section(
     listener: Listener, axes: FrameAxes, heard: Sequence[HeardRecording]
 ) -> Section | None:
-    """Return the section of the RNN-RBM's hidden units; None without readable ones."""
+    """Return the section of the RNN-RBM's hidden units; None without an RNN-RBM."""
     bundle = listener.bundle
     if bundle.manifest.rnn_rbm is None:
         return None
@@ -261,7 +266,7 @@ def unit_section(
         trace = network(frames)
         weights = weights or read_weights(bundle, trace)
         if weights is None:
-            return None
+            return Section("units", _UNITS_TITLE, _UNREADABLE, [])
         _, bh = weights.biases(trace.state_before[:, -1])
         hidden.append(weights.hidden(frames, bh))
         units = _units_of(listener, recording, len(frames))
@@ -279,7 +284,7 @@ def unit_section(
         "active, with its activity (0 to 1) and the label: click to hear them.",
         drawings,
     )
-    return Section("units", "What hidden units listen to", "", [part])
+    return Section("units", _UNITS_TITLE, "", [part])
 
 
 def _title(listener: Listener, one: ExplainedLabel) -> str:
