@@ -35,8 +35,8 @@ from neurovocal.plugins.features.inverse import InverseSpectrogram
 _UNITS = 12
 _UNITS_TITLE = "What hidden units listen to"
 _UNREADABLE = (
-    "Hidden units are found by the names that this project's training gives to weights; "
-    "the graph of this bundle has others, or another meaning for them."
+    "Hidden units are found by the names that this project's training gives to its "
+    "weights; the graph of this bundle has others, or another meaning for them."
 )
 _MOST_FRAMES = 40_000  # in which units are looked for
 _WORDS = (
