@@ -78,7 +78,7 @@ def explain(
     _check_out(out, loaded, [path for path, _ in found])
 
     from neurovocal.models.report.draw import FrameAxes
-    from neurovocal.models.report.explanation.heard import Listener
+    from neurovocal.models.report.explanation.heard import HeardRecording, Listener
     from neurovocal.models.report.explanation.sections import (
         describe,
         explain_labels,
@@ -90,7 +90,8 @@ def explain(
     from neurovocal.models.toolkit.progress import Reporter
 
     reporter, listener = Reporter(), Listener(loaded)
-    heard, seconds = [], 0.0
+    heard: list[HeardRecording] = []
+    seconds = 0.0
     with reporter.stage("listen") as on_progress:
         for path, name in found:
             if heard and seconds >= _MOST_S:

@@ -154,10 +154,9 @@ class Listener:
             Frames before the segment's own.
         """
         logs, _ = self._run(frames, state)
-        if self.spec.decision == "last":
-            return logs[-1]
-        summed: Float64 = logs[n_lead:].sum(axis=0)
-        return summed
+        is_last = self.spec.decision == "last"
+        deciding: Float64 = logs[-1] if is_last else logs[n_lead:].sum(axis=0)
+        return deciding
 
     def margin(self, scores: Float64, unit: str, other: str) -> float:
         """Return the calibrated log-odds of a unit against another one, in nats."""

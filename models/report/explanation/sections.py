@@ -395,7 +395,7 @@ def _share(one: ExplainedLabel, change: Counterfactual) -> float:
         for step, band in change.cells
     )
     own = one.segment.stop - one.segment.first
-    return replaced / (own * one.segment.frames.shape[1])
+    return float(replaced / (own * one.segment.frames.shape[1]))
 
 
 def _units_of(
