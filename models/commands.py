@@ -180,7 +180,7 @@ def train(
             "are for --detector"
         )
     (dataset,) = datasets
-    _require("torch", "onnx", *_REPORT)
+    require_modules("torch", "onnx", *_REPORT)
     from neurovocal.models.data.annotations import truncate_problems
     from neurovocal.models.data.datasets import survey_dataset
     from neurovocal.models.toolkit.loop import stop_on_signal
@@ -203,9 +203,9 @@ def train(
         minutes,
         restart,
         overwrite,
-        command=_command_line(),
+        command=command_line(),
         origin=origin,
-        choice=problems.of(lambda: _choice(label_column, tier, channels)),
+        choice=problems.of(lambda: label_choice(label_column, tier, channels)),
         unlabelled=unlabelled,
     )
     if recipe is None or job.choice is None:
@@ -232,7 +232,7 @@ def _detector_job(
     overwrite: bool,
 ) -> "TrainingJob":
     """Return the arguments of the training of a detector."""
-    _require("torch", "onnx")
+    require_modules("torch", "onnx")
     from neurovocal.models.training.workspace import TrainingJob
 
     return TrainingJob(
@@ -241,7 +241,7 @@ def _detector_job(
         minutes=minutes,
         restart=restart,
         overwrite=overwrite,
-        command=_command_line(),
+        command=command_line(),
     )
 
 
@@ -296,6 +296,13 @@ def evaluate(
             help="Measure generated song beside real song and two baselines.",
         ),
     ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            help="Measure labels in time of the profile `fast`, and what they cost.",
+        ),
+    ] = False,
     seconds: Annotated[
         float, typer.Option(metavar="S", min=1.0, help="Song to draw per row.")
     ] = 80.0,
@@ -315,9 +322,9 @@ def evaluate(
     With --synthesis the bundle sings, and its song is compared with recordings
     that it was not trained on.
     """
-    _require("torch", *(("onnx", *_REPORT) if report else ()))
+    require_modules("torch", *(("onnx", *_REPORT) if report else ()))
     if picture is not None:
-        _require("matplotlib")
+        require_modules("matplotlib")
     from neurovocal.models.data.soundness import read_recordings
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.plugins.storage.existing import any_of
@@ -342,8 +349,10 @@ def evaluate(
             )
         problems.add(folder_problems(report))
         written.append(report / PAGE_NAME)
+    if fast and (synthesis or report is not None):
+        problems.add(["--fast stands alone: leave --synthesis and --report out"])
     loaded = problems.of(lambda: load_bundle(bundle))
-    choice = problems.of(lambda: _choice(label_column, tier, channels))
+    choice = problems.of(lambda: label_choice(label_column, tier, channels))
     recordings = problems.of(
         lambda: _read_recordings(dataset, annotation_format, choice, split, problems)
     )
@@ -363,6 +372,9 @@ def evaluate(
         _evaluate_synthesis(
             loaded, recordings, seconds, seed, against, picture, as_json
         )
+        return
+    if fast:
+        _evaluate_fast(loaded, recordings, as_json)
         return
     part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
     _evaluate_recordings(loaded, recordings, part, report, as_json)
@@ -403,7 +415,7 @@ def _check_sound(bundle: Bundle, recordings: list["AnnotatedRecording"]) -> None
         reporter.print_message(f"note: {note}")
 
 
-def _choice(
+def label_choice(
     label_column: str | None, tier: str | None, channels: str | None
 ) -> "AnnotationChoice":
     """Return which labels are meant; raises ConfigError for faulty channels."""
@@ -492,6 +504,39 @@ def _evaluate_synthesis(
         print_quality(quality)
 
 
+def _evaluate_fast(
+    bundle: Bundle, recordings: list["AnnotatedRecording"], as_json: bool
+) -> None:
+    """Measure the labels of the profile ``fast``, and print them as a table or JSON.
+
+    Raises
+    ------
+    ConfigError
+        The bundle has no classifier.
+    """
+    from neurovocal.models.data.targets import Units
+    from neurovocal.models.evaluation.label_latency import measure_fast_labels
+    from neurovocal.models.toolkit.progress import Reporter
+
+    spec = bundle.manifest.classifier
+    if spec is None:
+        raise ConfigError(f"--fast: bundle '{bundle.folder}' has no classifier")
+    names = [spec.silence, *(unit for unit in spec.units if unit != spec.silence)]
+    units = Units(names, {name: n for n, name in enumerate(names) if n})
+    with Reporter().stage("evaluate") as on_progress:
+        figures = measure_fast_labels(
+            bundle, recordings, units, lambda share: on_progress(share, "")
+        )
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    console = Console(highlight=False)
+    _print_label_in_time(console, figures["rows"])
+    for name in ("first_wrong_percent", "revised_percent", "false_percent"):
+        heading = name.removesuffix("_percent").replace("_", " ")
+        console.print(f"{heading}: {figures[name]:g} % of the vocalizations")
+
+
 def _evaluate_recordings(
     bundle: Bundle,
     recordings: list["AnnotatedRecording"],
@@ -534,7 +579,7 @@ def _evaluate_recordings(
             report,
             bundle,
             figures,
-            Measurement(part, _command_line()),
+            Measurement(part, command_line()),
             collector,
             recordings,
             lambda share: on_progress(share, ""),
@@ -542,7 +587,7 @@ def _evaluate_recordings(
     reporter.print_message(f"{page}: what was learned, and how well")
 
 
-def _require(*modules: str) -> None:
+def require_modules(*modules: str) -> None:
     """Raise ConfigError if a module is not installed."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
@@ -565,7 +610,7 @@ def _resolve_recipe(config: Path | None) -> Path | None:
     return built_in if built_in.is_file() else config
 
 
-def _command_line() -> str:
+def command_line() -> str:
     """Return the command line, for the record in the bundle."""
     return shlex.join(["neurovocal", *sys.argv[1:]])
 

@@ -1,6 +1,7 @@
 """Stability of generated song: level and variety per minute, memory, commands.
 
     python bench/song/free_run.py                 an hour, as fast as possible
+    python bench/song/free_run.py --mode planned  after a plan of units
     python bench/song/free_run.py --commands 200  also send commands to a live run
 
 The song is that of `rnn_rbm` in mode `free`, seed 7, drawn by the lane's own model.
@@ -39,11 +40,11 @@ def rss_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def song(bundle, seed, minutes, temperature):
+def song(bundle, seed, minutes, temperature, mode):
     """Yield the frames of each minute, float32[n_frames, n_bins]."""
     front_end = bundle.manifest.front_end
     plugin = Registry().get("model", "rnn_rbm")
-    options = plugin.options(synthesis="free", seed=seed, temperature=temperature)
+    options = plugin.options(synthesis=mode, seed=seed, temperature=temperature)
     info = StreamInfo("bench", front_end.sample_rate)
     context = BuildContext(clock=SystemClock(), run="bench", info=info, bundle=bundle)
     model = plugin.build(options, context)
@@ -127,6 +128,7 @@ def main():
     parser.add_argument("--minutes", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--mode", choices=["free", "planned"], default="free")
     parser.add_argument("--commands", type=int, default=0)
     options = parser.parse_args()
     bundle = load_bundle(options.bundle)
@@ -134,7 +136,9 @@ def main():
     frames_per_s = front_end.sample_rate / front_end.hop_length
     rows, began = [], time.monotonic()
     print("minute  level  units/s  variety  cycle  RSS MiB")
-    minutes = song(bundle, options.seed, options.minutes, options.temperature)
+    minutes = song(
+        bundle, options.seed, options.minutes, options.temperature, options.mode
+    )
     for minute, frames in enumerate(minutes, start=1):
         rows.append(measure_minute(frames, frames_per_s))
         level, units, variety, cycle = rows[-1]

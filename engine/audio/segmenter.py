@@ -1,9 +1,9 @@
 """Segmenter: turns one score per hop into onsets and offsets, with hysteresis."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,7 @@ class SegmenterOptions(Options):
 
     orders: ClassVar[tuple[Order, ...]] = (DURATIONS,)
 
+    fast: ClassVar[Mapping[str, Any]] = {"early": True}
     min_duration_ms: float = Field(default=10.0, ge=0, le=_MINUTE_MS)
     """Shorter sounds are ignored."""
     max_duration_ms: float = Field(default=5000.0, gt=0, le=DAY_MS)

@@ -111,6 +111,7 @@ class _Planner:
         self.stages: list[StagePlan] = []  # those with valid options
         self._bundles: set[Path] = set()  # folders of those that were loaded
         self._bundle_failed = False  # of the lane that is being planned
+        self._is_fast = False  # its profile
 
     def plan(self, config: Config, needs_devices: bool) -> Plan:
         if config.shared.keys is not None:
@@ -206,6 +207,7 @@ class _Planner:
     ) -> LanePlan | None:
         name = lane.name or station
         context = replace(context, stream=name)
+        self._is_fast = lane.profile == "fast"
         bundle = self._bundle(lane, loc)
         context = replace(context, bundle=bundle)
         source = self._stage("source", lane.source, (*loc, "source"), context)
@@ -350,7 +352,10 @@ class _Planner:
             return None
         try:
             where = (*loc, "options")
-            options = validated(plugin.options, stage.options, self.located, where)
+            given = stage.options
+            if self._is_fast and kind in ("detector", "model"):
+                given = {**plugin.options.fast, **given}
+            options = validated(plugin.options, given, self.located, where)
         except ValidationError as error:
             self.problems += validation_problems(
                 error, plugin.options, self.located, where

@@ -84,6 +84,9 @@ class LaneConfig(Options):
     another rate (docs/reference/sources.md)."""
     bundle: str | None = None
     """Model bundle: a folder, or the name of one that ships."""
+    profile: Literal["normal", "fast"] = "normal"
+    """`fast`, for closed loops: early onsets, and labels as soon as they are sure
+    (docs/how-to/closed-loop.md); options that are given stay. With `tile: 1`."""
     features: StageConfig | None = None
     """Only without a bundle; a bundle brings its own."""
     detector: StageConfig | None = None

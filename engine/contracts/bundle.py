@@ -226,6 +226,25 @@ class ForecastSpec(Section):
     phrase); the yardsticks of `evaluate` are computed from it."""
 
 
+class PlanSpec(Section):
+    """State contract of ``rnn_rbm_plan.onnx``, which draws frames after a plan."""
+
+    file: str = "rnn_rbm_plan.onnx"
+    units: list[str]
+    """Units of the plan, in the order of the condition, without silence."""
+    n_visible: int = Field(gt=0, le=_MOST_LENGTH)
+    n_condition: int = Field(gt=0, le=_MOST_LENGTH)
+    """Values that tell the network the plan of the frame to be drawn."""
+    n_hidden: int = Field(gt=0, le=_MOST_LENGTH)
+    n_recurrent: int = Field(gt=0, le=_MOST_LENGTH)
+    n_layers: int = Field(ge=1, le=3)
+    gibbs_steps: int = Field(default=20, ge=0, le=10_000)
+    residual_file: str = "plan_residual.npz"
+    """As `residual_file` of the RNN-RBM."""
+    tables_file: str = "plan.npz"
+    """Durations, silences and ends of the units; see docs/reference/bundle.md."""
+
+
 class Manifest(Section):
     """Content of ``manifest.yaml``."""
 
@@ -242,6 +261,8 @@ class Manifest(Section):
     classifier: ClassifierSpec | None = None
     rnn_rbm: RnnRbmSpec | None = None
     forecast: ForecastSpec | None = None
+    plan: PlanSpec | None = None
+    """The RNN-RBM that sings after a plan; None in bundles without one."""
     golden: str = "golden.npz"
     golden_tolerance: float = Field(default=1e-4, gt=0, le=0.01)
     training: dict[str, Any] = {}
@@ -255,6 +276,8 @@ class Manifest(Section):
     def _parts_belong_together(self) -> "Manifest":
         if self.forecast is not None and self.classifier is None:
             raise ValueError("forecast: without a classifier there are no units")
+        if self.plan is not None and not (self.rnn_rbm and self.forecast):
+            raise ValueError("plan: needs rnn_rbm and forecast")
         models = self.classifier or self.rnn_rbm
         if self.stated_front_end is None and (models or not self.detector_network):
             raise ValueError("front_end: only a bundle that is a detector has none")

@@ -4,7 +4,7 @@ Every number has a lower and an upper bound: a value beyond them has another uni
 typing error, and is refused with both bounds before anything is opened.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import (
@@ -82,7 +82,8 @@ class Options(BaseModel):
     A docstring under a field is its help text in ``neurovocal plugins NAME`` and
     in the JSON Schema. Contradictions of two options are declared, in `orders` and, for
     options that stand in place of each other, in `alternatives`, so that they are found
-    together with all other mistakes.
+    together with all other mistakes. `fast` are options that the profile ``fast`` of a
+    lane sets where the configuration does not.
     """
 
     model_config = ConfigDict(
@@ -96,6 +97,7 @@ class Options(BaseModel):
     )
     orders: ClassVar[tuple[Order, ...]] = ()
     alternatives: ClassVar[tuple[tuple[str, str], ...]] = ()
+    fast: ClassVar[Mapping[str, Any]] = {}
 
     @model_validator(mode="before")
     @classmethod

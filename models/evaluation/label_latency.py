@@ -14,8 +14,12 @@ from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
 from neurovocal.models.data.targets import FrameSpan, Units, first_frame, targets_of
 from neurovocal.models.evaluation.labelling import BundleOf, Labellers, TimedLabel
+from neurovocal.plugins.models.classifier.model import ClassifierOptions
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
+FAST_DELAYS_MS = (0, 5, 10, 15, 20, 30, 50)
+SURE_POSTERIOR: float = ClassifierOptions.fast["sure_posterior"]
+"""Option of the classifier in the profile ``fast``."""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,56 @@ class _SegmentLabels:
         return self.labels[-1] if self.labels else None
 
 
+@dataclass(slots=True)
+class _Price:
+    """What the first labels cost: counts over all vocalizations."""
+
+    total: int = 0
+    first_wrong: int = 0
+    revised: int = 0
+    false: int = 0
+
+    def count(self, labels: Sequence[Label], wanted: str, unknown: str) -> None:
+        """Count the labels of one vocalization that were published before its end."""
+        self.total += 1
+        named = [label.unit for label in labels if label.unit != unknown]
+        early = [label.unit for label in labels if label.status != "final"]
+        self.first_wrong += bool(early) and bool(named) and named[0] != wanted
+        self.revised += len(set(early)) > 1
+
+    def count_false(
+        self,
+        published: Sequence[TimedLabel],
+        spans: Sequence[tuple[int, int]],
+        unknown: str,
+    ) -> None:
+        """Count segments with a name that touch no annotated vocalization."""
+        stops = {
+            timed.label.segment: timed.label.offset
+            for timed in published
+            if timed.label.offset is not None
+        }
+        found: set[int] = set()
+        for timed in published:
+            label = timed.label
+            stop = stops.get(label.segment, label.onset + 1)
+            touches = any(label.onset < last and stop > first for first, last in spans)
+            if label.status != "final" and label.unit != unknown and not touches:
+                found.add(label.segment)
+        self.false += len(found)
+
+    def row(self) -> dict[str, float]:
+        """Return the counts in percent of the vocalizations."""
+        counts = {
+            "first_wrong_percent": self.first_wrong,
+            "revised_percent": self.revised,
+            "false_percent": self.false,
+        }
+        return {
+            name: round(100 * n / max(1, self.total), 2) for name, n in counts.items()
+        }
+
+
 def measure_label_latency(
     bundle: Bundle,
     recordings: Sequence[AnnotatedRecording],
@@ -119,22 +173,68 @@ def measure_label_latency(
         `forced_right_percent`, `right_percent`, `wrong_percent`,
         `unknown_percent` and `unlabelled_percent`.
     """
-    spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
-    assert spec is not None
-    columns = [spec.units.index(name) for name in units.names]
     labellers = Labellers(
         bundle_of or (lambda recording: bundle), tile=1, provisional_ms=0.0
     )
-    after: list[int | str] = [*DELAYS_MS, "offset"]
+    return _measure(bundle, recordings, units, labellers, DELAYS_MS, watch)[0]
+
+
+def measure_fast_labels(
+    bundle: Bundle,
+    recordings: Sequence[AnnotatedRecording],
+    units: Units,
+    watch: Callable[[float], None] = lambda share: None,
+) -> dict[str, Any]:
+    """Measure the labels of the profile ``fast``, and what it costs.
+
+    Parameters
+    ----------
+    bundle, recordings, units, watch
+        As for `measure_label_latency`.
+
+    Returns
+    -------
+    dict
+        ``rows``, as those of `measure_label_latency`, at `FAST_DELAYS_MS`; and in
+        percent of the annotated vocalizations ``first_wrong_percent`` (the first name
+        before the offset is another), ``revised_percent`` (the label changed before
+        the offset) and ``false_percent`` (names of sounds that are not annotated).
+    """
+    spec = bundle.manifest.classifier
+    assert spec is not None
+    labellers = Labellers(
+        lambda recording: bundle,
+        tile=1,
+        provisional_ms=spec.provisional_ms,
+        sure_posterior=SURE_POSTERIOR,
+    )
+    rows, price = _measure(bundle, recordings, units, labellers, FAST_DELAYS_MS, watch)
+    return {"sure_posterior": SURE_POSTERIOR, "rows": rows, **price.row()}
+
+
+def _measure(
+    bundle: Bundle,
+    recordings: Sequence[AnnotatedRecording],
+    units: Units,
+    labellers: Labellers,
+    delays_ms: Sequence[int],
+    watch: Callable[[float], None],
+) -> tuple[list[dict[str, Any]], _Price]:
+    """Count the labels of a lane at delays after the annotated onset."""
+    spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
+    assert spec is not None
+    columns = [spec.units.index(name) for name in units.names]
+    after: list[int | str] = [*delays_ms, "offset"]
     counts = [_DelayCounts() for _ in after]
+    price = _Price()
+    rate = front_end.sample_rate
     for number, recording in enumerate(recordings):
-        labeller = labellers.of(recording)
-        labelled = labeller(read_samples(recording, front_end.sample_rate))
+        labelled = labellers.of(recording)(read_samples(recording, rate))
         _, spans = targets_of(
             recording,
             units,
             len(labelled.posteriors),
-            front_end.sample_rate,
+            rate,
             front_end.hop_length,
             front_end.frame_length,
         )
@@ -143,22 +243,30 @@ def measure_label_latency(
         for span in spans:
             published = _labels_of(span, labelled.published, front_end)
             wanted = units.names[span.unit]
+            price.count(published.labels, wanted, spec.unknown)
             for count, ms in zip(counts, after, strict=True):
                 if isinstance(ms, str):
                     forced = _forced_unit(logs, span, span.stop)
                     label = published.final
                 else:
-                    until = onsets[span.first] + round(
-                        ms * front_end.sample_rate / 1000
-                    )
+                    until = onsets[span.first] + round(ms * rate / 1000)
                     stop = 1 + (until - front_end.frame_length) // front_end.hop_length
                     forced = _forced_unit(logs, span, stop)
                     label = published.newest_before(until)
                 count.count(wanted, units.names[forced], label, spec.unknown)
+        annotated = [
+            (
+                round((a.onset_s - recording.start_s) * rate),
+                round((a.offset_s - recording.start_s) * rate),
+            )
+            for a in recording.annotations
+        ]
+        price.count_false(labelled.published, annotated, spec.unknown)
         watch((number + 1) / len(recordings))
-    return [
+    rows = [
         count.row(ms) for count, ms in zip(counts, after, strict=True) if count.total
     ]
+    return rows, price
 
 
 def _onsets(recording: AnnotatedRecording, front_end: FrontEnd) -> dict[int, int]:

@@ -88,6 +88,8 @@ class Labeller:
         Frames per network call, as in the engine's configuration.
     provisional_ms : float, optional
         Delay of provisional labels; None: there are only final ones.
+    sure_posterior : float, optional
+        As the option of the classifier; onsets are then early, too.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Labeller:
         options: dict[str, object] | None = None,
         tile: int = 8,
         provisional_ms: float | None = None,
+        sure_posterior: float | None = None,
     ) -> None:
         default = DetectorSpec(plugin=DEFAULT_DETECTOR)
         recommended = bundle.manifest.detector or default
@@ -106,6 +109,9 @@ class Labeller:
         classifier: dict[str, object] = {"provisional": False}
         if provisional_ms is not None:
             classifier = {"provisional_ms": provisional_ms}
+        if sure_posterior is not None:
+            classifier["sure_posterior"] = sure_posterior
+            options = {**(options or {}), "early": True}
         self._lane = build_offline_lane(
             bundle,
             DetectorSpec(plugin=detector, options=options or {}),

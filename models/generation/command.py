@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from neurovocal.engine.config.claims import refuse_overlap
-from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.bundle import Bundle, FrontEnd, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.support.text import printable
 from neurovocal.models.generation.generator import (
+    PlannedGenerator,
     SequenceGenerator,
+    SungUnit,
     read_seed_frames,
 )
 from neurovocal.models.generation.pictures import draw_song
@@ -53,11 +55,29 @@ def generate(
         str, typer.Argument(help="Bundle, or the name of one that ships.")
     ] = "bengalese-finch",
     seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--seconds", "-s", metavar="S", min=0.05, max=3600.0, help="Of song."
+            "--seconds",
+            "-s",
+            metavar="S",
+            min=0.05,
+            max=3600.0,
+            help="Of song; default: 10, with --units as long as these are.",
         ),
-    ] = 10.0,
+    ] = None,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="U", help='Units to sing, such as "i i a b c" (bundle with a plan).'
+        ),
+    ] = None,
+    planned: Annotated[
+        bool,
+        typer.Option(
+            "--planned",
+            help="Sing after a plan: units drawn one by one, after those of --units.",
+        ),
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(metavar="T", min=0.0, max=10.0, help="1 is the model's own."),
@@ -104,11 +124,20 @@ def generate(
 ) -> None:
     """Generate song with a bundle's RNN-RBM: audio, and a picture of it.
 
-    The same bundle, options and seed give the same file. Ctrl-C keeps what was sung
-    until then.
+    With --units it sings these units, with --planned units that the bundle's forecast
+    draws; --json lists them with their times. The same bundle, options and seed give
+    the same file. Ctrl-C keeps what was sung until then.
     """
     if temperature == 0:
         raise ConfigError("--temperature must be above 0")
+    has_plan = planned or units is not None
+    _check_plan(
+        {"--prime": prime, "--explain": explain} if has_plan else {},
+        "--seconds: the units are as long as they are: add --planned to sing on after "
+        "them"
+        if units is not None and not planned and seconds is not None
+        else None,
+    )
     if picture is not None:
         require_matplotlib("--picture")
     if explain is not None:
@@ -132,18 +161,34 @@ def generate(
     reads = {"bundle": [loaded.folder], "recording": [prime] if prime else []}
     _check_outputs(written, reads, overwrite=overwrite)
     inverse = InverseSpectrogram(loaded.manifest.front_end, loaded)
-    seed_frames = read_seed_frames(loaded, prime) if prime else None
-    generator = SequenceGenerator(
-        loaded,
-        seed_frames,
-        temperature=temperature,
-        gibbs_steps=gibbs_steps,
-        feedback=feedback,
-        seed=seed,
-    )
+    generator: SequenceGenerator | PlannedGenerator
     front_end = loaded.manifest.front_end
-    n_frames = max(2, round(seconds * front_end.sample_rate / front_end.hop_length))
-    song, samples = _generate_song(generator, inverse, n_frames)
+    per_s = front_end.sample_rate / front_end.hop_length
+    length = max(2, round((10.0 if seconds is None else seconds) * per_s))
+    n_frames: int | None = length
+    if has_plan:
+        n_frames = length if planned else None
+        generator = PlannedGenerator(
+            loaded,
+            units or "",
+            goes_on=planned,
+            temperature=temperature,
+            gibbs_steps=gibbs_steps,
+            feedback=feedback,
+            seed=seed,
+        )
+        parts = generator.generate(n_frames)
+    else:
+        generator = SequenceGenerator(
+            loaded,
+            read_seed_frames(loaded, prime) if prime else None,
+            temperature=temperature,
+            gibbs_steps=gibbs_steps,
+            feedback=feedback,
+            seed=seed,
+        )
+        parts = generator.generate(length)
+    song, samples = _generate_song(parts, inverse, n_frames)
     figures = _write(out, samples, front_end.sample_rate)
     if frames is not None:
         write_npz(frames, {"frames": song}, compressed=False)
@@ -151,7 +196,7 @@ def generate(
         title = f"{loaded.manifest.name}, temperature {temperature:g}, seed {seed}"
         draw_song(pictured, loaded, song, title)
     moments = None
-    if explain is not None:
+    if explain is not None and isinstance(generator, SequenceGenerator):
         moments = _explain(
             explain, loaded, generator.seed_frames, song, recorded=bool(prime)
         )
@@ -170,7 +215,35 @@ def generate(
         "explanation": explain and str(explain),
         "moments": moments,
     }
+    if isinstance(generator, PlannedGenerator):
+        result["units"] = _times(generator.sung, front_end)
     _print_result(result, as_json)
+
+
+def _check_plan(outside: Mapping[str, Path | None], problem: str | None) -> None:
+    """Raise ConfigError for options that a planned song does not have."""
+    problems = [
+        f"{option}: a planned song begins in silence, with a network of its own: leave "
+        "--units and --planned out, or this"
+        for option, path in outside.items()
+        if path is not None
+    ]
+    problems += [problem] if problem else []
+    if problems:
+        raise ConfigError(problems)
+
+
+def _times(sung: Sequence[SungUnit], front_end: FrontEnd) -> list[dict[str, Any]]:
+    """Return unit, onset and offset of each planned unit, in seconds of the sound."""
+    half = (front_end.frame_length - front_end.hop_length) / 2
+
+    def at_s(frame: int) -> float:
+        return round((frame * front_end.hop_length + half) / front_end.sample_rate, 4)
+
+    return [
+        {"unit": u.unit, "onset_s": at_s(u.first), "offset_s": at_s(u.stop)}
+        for u in sung
+    ]
 
 
 def _check_names(outputs: Mapping[str, Path | None]) -> None:
@@ -246,13 +319,13 @@ def _check_outputs(
 
 
 def _generate_song(
-    generator: SequenceGenerator, inverse: InverseSpectrogram, n_frames: int
+    parts: Iterator[Float32], inverse: InverseSpectrogram, n_frames: int | None
 ) -> tuple[Float32, Float32]:
     """Generate frames and their audio; Ctrl-C ends the song early."""
     frames: list[Float32] = []
     samples: list[Float32] = []
     try:
-        for part in _with_progress(generator.generate(n_frames), n_frames):
+        for part in _with_progress(parts, n_frames):
             # Both or neither: Ctrl-C leaves no frame without its samples.
             converted = inverse.process(part)
             frames.append(part)
@@ -265,7 +338,7 @@ def _generate_song(
     return np.concatenate(frames), np.concatenate(samples)
 
 
-def _with_progress(parts: Iterator[Float32], n_frames: int) -> Iterator[Float32]:
+def _with_progress(parts: Iterator[Float32], n_frames: int | None) -> Iterator[Float32]:
     """Yield `parts`, with a progress bar where stderr is a terminal."""
     console = Console(stderr=True)
     with Progress(
@@ -302,6 +375,8 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
         return
     sound = f"{result['out']}: {result['seconds']:g} s, {result['rms_db']:g} dB"
     typer.echo(printable(sound))
+    if "units" in result:
+        typer.echo(printable("units: " + " ".join(u["unit"] for u in result["units"])))
     for path in (result["picture"], result["frames"], result["explanation"]):
         if path:
             typer.echo(printable(str(path)))

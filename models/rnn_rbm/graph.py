@@ -70,11 +70,14 @@ def sampling_graph(model: RnnRbm) -> Any:
     """Build the graph of ``rnn_rbm_sample.onnx`` (docs/reference/bundle.md).
 
     One step of the recurrent part, followed by a loop of Gibbs steps, one per row of
-    `noise`, for one channel: each draws its own noise.
+    `noise`, for one channel: each draws its own noise. A model with a plan has the
+    plan of the next frame as a further input.
     """
     g = GraphWriter("rnn_rbm_sample")
     rbm = _RbmWriter(g, model)
-    one_frame = g.op("Unsqueeze", "frame", g.axes(1))
+    has_plan = model.n_condition > 0
+    row = g.op("Concat", "frame", "condition", axis=1) if has_plan else "frame"
+    one_frame = g.op("Unsqueeze", row, g.axes(1))
     one_state = g.op("Unsqueeze", "u", g.axes(0))
     per_layer, after = _recurrent(g, model, one_frame, one_state)
     g.op("Squeeze", after, g.axes(0), out="u_next")
@@ -104,12 +107,14 @@ def sampling_graph(model: RnnRbm) -> Any:
     go_on = g.constant("always", np.array(True))
     g.op("Loop", trips, go_on, "frame", out="mean", body=loop)
     state: Shape = [model.n_layers, model.n_recurrent]
+    plan: dict[str, Shape] = {"condition": [1, model.n_condition]} if has_plan else {}
     return g.build(
         {
             "frame": frame,
             "u": state,
             "noise": ["K", model.n_hidden],
             "temperature": [],
+            **plan,
         },
         {"mean": frame, "u_next": state},
     )

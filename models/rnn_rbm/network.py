@@ -94,6 +94,9 @@ class RnnRbm(nn.Module):
         Types of units and gates, numbers of layers and units.
     n_visible : int
         Values per frame: in [0, 1] for Bernoulli units, real for Gaussian ones.
+    n_condition : int
+        Values of the plan that the recurrent part receives with each frame (see
+        `models.rnn_rbm.planned`); 0: none.
 
     Attributes
     ----------
@@ -107,15 +110,18 @@ class RnnRbm(nn.Module):
         Logarithm of the Gaussian units' standard deviation (learned).
     """
 
-    def __init__(self, config: RnnRbmConfig, n_visible: int) -> None:
+    def __init__(
+        self, config: RnnRbmConfig, n_visible: int, n_condition: int = 0
+    ) -> None:
         super().__init__()
         self.gaussian = config.visible == "gaussian"
-        self.n_visible = n_visible
+        self.n_visible, self.n_condition = n_visible, n_condition
         self.n_hidden = max(1, round(config.hidden_scalar * n_visible))
         self.n_recurrent = max(1, round(config.recurrent_scalar * n_visible))
         self.n_layers = config.n_layers
         self.prediction_steps = config.prediction_steps
-        sizes = [n_visible] + [self.n_recurrent] * (config.n_layers - 1)
+        n_first = n_visible + n_condition
+        sizes = [n_first] + [self.n_recurrent] * (config.n_layers - 1)
         self.layers = nn.ModuleList(
             RecurrentLayer(size, self.n_recurrent, config.gates) for size in sizes
         )
@@ -133,12 +139,17 @@ class RnnRbm(nn.Module):
         """Return the initial state: zeros [n_layers, batch, n_recurrent]."""
         return torch.zeros(self.n_layers, batch_size, self.n_recurrent)
 
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Split rows [..., n_visible + n_condition] into frames and their plan."""
+        return rows[..., : self.n_visible], rows[..., self.n_visible :]
+
     def states(self, v: Tensor, u: Tensor) -> Tensor:
         """Compute the states of all layers after each frame.
 
         Parameters
         ----------
-        v : float32[T, batch, n_visible]
+        v : float32[T, batch, n_visible + n_condition]
+            Frames, each with the plan of the frame after it.
         u : float32[n_layers, batch, n_recurrent]
             State before the first frame.
 

@@ -67,7 +67,8 @@ def collect_errors(
     model : RnnRbm
         Trained network.
     songs : sequence of Rows
-        Recorded song; only evenly spread pieces of long songs are used.
+        Recorded song, with the plan of a model that has one; only evenly spread
+        pieces of long songs are used.
     n_steps : int
         Gibbs steps per frame.
     rng : Generator
@@ -76,8 +77,9 @@ def collect_errors(
     residuals, states = [], []
     with torch.no_grad():
         for song in spread_pieces(songs, _MAX_FRAMES, _PIECE_FRAMES):
-            v = torch.from_numpy(song[:])
-            u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
+            v, plan = model.split(torch.from_numpy(song[:]))
+            inputs = torch.cat([v[:-1], plan[1:]], dim=-1)[:, None]
+            u = model.states(inputs, model.initial_state())[:, -1, 0]
             bv, bh = model.biases(u)
             noise = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)
             mean = model.gibbs(v[:-1], bv, bh, torch.from_numpy(noise))

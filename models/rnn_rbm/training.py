@@ -35,6 +35,8 @@ class RnnRbmTask:
         Songs with values in [0, 1], one per recording.
     seed : int
         Seed of weights, batches and Gibbs chains.
+    n_condition : int
+        Last values of each frame that are its plan (`planned.planned_songs`).
 
     Raises
     ------
@@ -51,6 +53,7 @@ class RnnRbmTask:
         train: Sequence[Rows],
         valid: Sequence[Rows],
         seed: int,
+        n_condition: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.rng = np.random.Generator(np.random.SFC64(seed))
@@ -72,7 +75,8 @@ class RnnRbmTask:
         self._frame_numbers = self._first[:0]
         self.updates = sum(phase.updates for phase in config.phases)
         self.validate_every = config.validate_every
-        self.module = RnnRbm(config, train[0].shape[1])
+        n_visible = train[0].shape[1] - n_condition
+        self.module = RnnRbm(config, n_visible, n_condition)
         self._initialize_biases()
         self._phase = -1
         self.optimizer = self._new_optimizer(config.phases[0])
@@ -116,9 +120,10 @@ class RnnRbmTask:
         """
         error, energy, n = 0.0, 0.0, 0
         for song in self._valid:
-            v = torch.from_numpy(song[:])[:, None]
-            u = self.module.states(v, self.module.initial_state())[:, -1]
-            bv, bh = self.module.biases(u[:-1])
+            v, plan = self.module.split(torch.from_numpy(song[:])[:, None])
+            inputs = torch.cat([v[:-1], plan[1:]], dim=-1)
+            u = self.module.states(inputs, self.module.initial_state())[:, -1]
+            bv, bh = self.module.biases(u)
             targets = v[1:]
             predicted = self.module.predict(v[:-1], bv, bh)
             error += float((predicted - targets).square().mean(-1).sum())
@@ -128,13 +133,14 @@ class RnnRbmTask:
         return {"score": error / n, "free_energy": energy / n, "w_norm": norm}
 
     def _loss(self, v: Tensor, objective: str) -> Tensor:
-        """Compute the loss of sequences [T + 1, batch, n_visible]."""
+        """Compute the loss of sequences [T + 1, batch, n_visible + n_condition]."""
         model, config = self.module, self._config
+        v, plan = model.split(v)
         before, now = v[:-1], v[1:]
         if objective == "static":
             u = torch.zeros(*now.shape[:2], model.n_recurrent)
         else:
-            inputs = self._add_feedback_noise(before)
+            inputs = torch.cat([self._add_feedback_noise(before), plan[1:]], dim=-1)
             u = model.states(inputs, model.initial_state(v.shape[1]))[:, -1]
         # The first frames only warm up the state.
         before, now = before[config.warm_up :], now[config.warm_up :]
@@ -191,7 +197,7 @@ class RnnRbmTask:
         )
 
     def _batch(self) -> Tensor:
-        """Draw sequences [warm_up + sequence_length + 1, batch, n_visible]."""
+        """Draw sequences [warm_up + sequence_length + 1, batch, n_values]."""
         chosen = self.rng.choice(
             len(self._train), self._config.batch_size, p=self._share
         )
@@ -273,6 +279,7 @@ class RnnRbmTask:
     def _initialize_biases(self) -> None:
         """Set the visible biases to those of the mean training frame."""
         mean, spread = mean_and_spread(self._train)
+        mean, spread = mean[: self.module.n_visible], spread[: self.module.n_visible]
         if self.module.gaussian:
             spread = np.maximum(spread, 1e-3)
             self.module.log_sigma.data = torch.from_numpy(np.log(spread))

@@ -22,8 +22,8 @@ def control(
         list[str],
         typer.Argument(
             metavar="[ENDPOINT] COMMAND [NAME=VALUE...]",
-            help="ping, status, set NAME=VALUE..., prime [RECORDING], swap [CONFIG], "
-            "promote, drop or stop.",
+            help="ping, status, set NAME=VALUE..., prime [RECORDING], say UNIT..., "
+            "swap [CONFIG], promote, drop or stop.",
         ),
     ],
     lane: Annotated[
@@ -58,7 +58,7 @@ def control(
         endpoint, *words = words
     if not words:
         raise ConfigError(
-            "which command? ping, status, set, prime, swap, promote, drop or stop"
+            "which command? ping, status, set, prime, say, swap, promote, drop or stop"
         )
     command, *rest = words
     if shadow and command != "swap":
@@ -81,6 +81,8 @@ def _arguments(command: str, words: list[str]) -> dict[str, Any]:
     if command == "prime" and len(words) == 1 and "=" not in words[0]:
         # The engine may run in another folder.
         return {"path": str(at_home(words[0]).absolute())}
+    if command == "say" and words and "=" not in words[0]:
+        return {"units": " ".join(words)}
     if command == "swap" and words and "=" not in words[0]:
         return {"config": words[0], **dict(map(_assignment, words[1:]))}
     return dict(map(_assignment, words))

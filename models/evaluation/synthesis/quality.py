@@ -30,6 +30,10 @@ from neurovocal.models.evaluation.synthesis.patches import (
     nearest_patch_distances,
     spread,
 )
+from neurovocal.models.evaluation.synthesis.planned import (
+    compare_units,
+    draw_planned,
+)
 from neurovocal.models.evaluation.synthesis.references import (
     AR_ORDER,
     LinearProcess,
@@ -213,7 +217,8 @@ def evaluate_synthesis(
     dict
         ``held_out``: measures of held-out song that need no comparison; ``rows``:
         measures of ``real`` song (known recordings), of drawn song by its feedback, of
-        ``shuffled`` frames and of the linear process ``ar8``;
+        ``planned`` song where the bundle has a plan; of ``shuffled`` frames and of
+        the linear process ``ar8``; ``planned_units``: `compare_units`, or None;
         ``order_0_divergence_bits``; and the compared data. A measure that is not
         defined is None.
 
@@ -256,6 +261,13 @@ def evaluate_synthesis(
 
         drawn = generate_songs(bundle, feedback, starts, n_frames, seed, report)
         add(feedback, drawn)
+    heard = None
+    if bundle.manifest.plan is not None:
+        songs, plans = draw_planned(
+            bundle, N_SEQUENCES, n_frames, seed, lambda share: watch(0.9, "planned")
+        )
+        add("planned", songs)
+        heard = compare_units(bundle, songs, plans)
     watch(0.9, "baselines")
     frames = [song.frames for song in held_out]
     add("shuffled", shuffle_frames(frames, n_frames, N_SEQUENCES, rng))
@@ -270,6 +282,7 @@ def evaluate_synthesis(
         ),
         "seed": seed,
         "held_out": _json_values(_own_figures(comparison, held_out)),
+        "planned_units": heard,
         "order_0_divergence_bits": None
         if pairs is None
         else _json_number(divergence_bits(independent_pairs(pairs), pairs)),
@@ -342,3 +355,9 @@ def print_quality(quality: dict[str, Any], console: Console | None = None) -> No
         + ("" if bits is None else f"; transitions in no order: {bits:.3g} bits"),
         markup=False,
     )
+    if heard := quality["planned_units"]:
+        console.print(
+            f"planned: the classifier hears {heard['heard_percent']:g} % of "
+            f"{heard['units']} units as planned",
+            markup=False,
+        )

@@ -164,15 +164,26 @@ class SegmentClassifier:
         self._decision = LabelDecision(spec)
         self.units = [unit for unit in spec.units if unit != spec.silence]
 
+    def name(self, song: Float32, segments: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the label of each segment ``(first, stop)``, in frames."""
+        logs = self._log_posteriors(song)
+        return [
+            self._decision(logs[first:stop].sum(0), n_frames=stop - first)[0]
+            for first, stop in segments
+        ]
+
+    def _log_posteriors(self, song: Float32) -> NDArray[np.float64]:
+        logits = self._session.run(frames=song, **self._states)["logits"]
+        logs = logits.astype(np.float64)
+        logs -= logs.max(1, keepdims=True)
+        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+        return logs
+
     def __call__(
         self, song: Float32, segments: NDArray[np.int64]
     ) -> tuple[list[list[int]], list[float]]:
         """Return sequences of unit indices, split at unknown units, and posteriors."""
-        logits = self._session.run(frames=song, **self._states)["logits"]
-        logits = logits.astype(np.float64)
-        highest = logits.max(1, keepdims=True)
-        logs = logits - highest
-        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+        logs = self._log_posteriors(song)
         sequences: list[list[int]] = [[]]
         posteriors = []
         for first, stop in segments:

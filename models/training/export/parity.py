@@ -154,6 +154,8 @@ def stable_noise(
 ) -> Float32:
     """Draw noise for the golden Gibbs chain that is robust against rounding.
 
+    `frames` are rows with their plan for a model that has one.
+
     The state of a hidden unit depends on rounding, and thus on the machine, if its
     noise is close to its probability: such values are moved by `2 * margin`.
 
@@ -164,10 +166,10 @@ def stable_noise(
     margin = 1e-3
     noise = rng.random((n_steps, model.n_hidden), dtype=np.float32)
     with torch.no_grad():
-        v = torch.from_numpy(frames)[:, None]
-        u = model.states(v, model.initial_state())[-1, -1]
+        rows = torch.from_numpy(frames)[:, None]
+        u = model.states(rows, model.initial_state())[-1, -1]
         bv, bh = model.biases(u)
-        v = v[-1]
+        v, _ = model.split(rows[-1])
         for row in noise:
             p = model.hidden(v, bh)[0].numpy()
             near = np.abs(p - row) < margin
@@ -175,6 +177,72 @@ def stable_noise(
             hidden = torch.from_numpy((p > row).astype(np.float32))[None]
             v = model.visible(hidden, bv)
     return noise
+
+
+def check_planned(
+    model: RnnRbm, path: Path, rows: Float32, noise: Float32
+) -> tuple[dict[str, float], Float32]:
+    """Compare the graph that draws after a plan with torch over a state-threaded run.
+
+    Parameters
+    ----------
+    model : RnnRbm
+        Trained network with a plan.
+    path : Path
+        File of its graph.
+    rows : float32[n_frames, n_visible + n_condition]
+        Frames, each with the plan of the frame after it.
+    noise : float32[n_steps, n_hidden]
+        Uniform numbers in [0, 1).
+
+    Returns
+    -------
+    found : dict
+        Largest differences by name.
+    mean : float32[1, n_visible]
+        Expectation of the frame after the last one, by torch.
+
+    Raises
+    ------
+    BundleError
+        A difference exceeds its tolerance, or the state does not contract.
+    """
+    session = Session(path)
+    zeros = np.zeros((model.n_layers, model.n_recurrent), np.float32)
+    with torch.no_grad():
+        all_rows = torch.from_numpy(rows)[:, None]
+        states = model.states(all_rows, model.initial_state())
+        bv, bh = model.biases(states[-1, -1])
+        last, _ = model.split(all_rows[-1])
+        mean = model.gibbs(last, bv, bh, torch.from_numpy(noise)[:, None]).numpy()
+    after = states[:, :, 0].numpy()
+    feed = _planned_feed(model, rows[-1])
+    drawn = session.run(**feed, u=after[-2], noise=noise)["mean"]
+    u, other, worst = zeros, _perturbed(zeros, np.random.default_rng(0)), 0.0
+    few = noise[:1]  # the state does not depend on Gibbs steps
+    for number in range(max(len(rows), CONTRACTION_FRAMES)):
+        feed = _planned_feed(model, rows[number % len(rows)])
+        u, other = (
+            session.run(**feed, u=state, noise=few)["u_next"] for state in (u, other)
+        )
+        if number < len(rows):
+            worst = max(worst, max_difference(u, after[number]))
+    found = {
+        "states": worst,
+        "mean": max_difference(drawn, mean),
+        "contraction": max_difference(u, other),
+    }
+    check_limits(path, found, RBM_CONTRACTED)
+    return found, mean
+
+
+def _planned_feed(model: RnnRbm, row: Float32) -> dict[str, Float32]:
+    """Return the inputs of the planned graph but state and noise."""
+    return {
+        "frame": row[None, : model.n_visible],
+        "condition": row[None, model.n_visible :],
+        "temperature": np.array(1.0, np.float32),
+    }
 
 
 def _classifier_contraction(

@@ -60,6 +60,8 @@ class LabelDecision:
     ----------
     voiced : list of int
         Columns of the units, without silence.
+    silence : int
+        Column of silence.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class LabelDecision:
         *,
         typical: bool = True,
     ) -> None:
-        self._silence = spec.units.index(spec.silence)
+        self._silence = self.silence = spec.units.index(spec.silence)
         # The last frame of a segment may be silent, so silence has no vote there.
         self._sums = self._silence_votes = spec.decision == "vote"
         self.voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]

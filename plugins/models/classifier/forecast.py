@@ -120,6 +120,11 @@ class Forecaster:
             return self._spec.prior_weight
         return self._weights[bisect_right(self._weights_from, n_frames)]
 
+    def next_log_posteriors(self) -> Float32:
+        """Return the log-probabilities of the next unit, float32[n_units]."""
+        began = self._offset is None  # a phrase begins after a silence of its own
+        return self._log_posteriors(self._lasting - 1 if began else self._lasting)
+
     def after_offset(self, segment: int) -> Forecast:
         """Forecast `segment` at the offset of the segment before it."""
         assert self._offset is not None

@@ -4,9 +4,10 @@ A segment is labelled by the frames whose centres lie in it: by all of them or b
 last one, as the bundle states (see `decision`).
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,11 +40,17 @@ _MARGIN_S = 1.0
 class ClassifierOptions(Options):
     """Options of labels and forecasts."""
 
+    # Chosen on validation recordings: docs/performance/labels.md.
+    fast: ClassVar[Mapping[str, Any]] = {"sure_posterior": 0.5}
     provisional: bool = True
     """Label a segment before it has ended, and again when the label changes."""
     provisional_ms: float | None = Field(default=None, ge=0, le=60_000)
     """Delay after the onset of the first provisional label; the bundle's by
     default."""
+    sure_posterior: float | None = Field(default=None, gt=0, le=1)
+    """For closed loops: publish a label before the offset as soon as its posterior,
+    times the probability that the newest frame is no silence, reaches this, and none
+    before; in place of `provisional_ms`."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Posterior per unit below which the label is `unknown`; goes before the
     bundle's."""
@@ -124,6 +131,10 @@ class Classifier:
         self._publishes_forecast = options.forecast
         self._prior = options.prior
         self._provisional = options.provisional
+        self._sure = options.sure_posterior
+        # Early onsets open segments that are no units; the order of units skips them.
+        lengths = [typical.shortest for typical in spec.typical.values()]
+        self._shortest = min(lengths, default=0) if self._sure is not None else 0
         delay_ms = options.provisional_ms
         delay_ms = spec.provisional_ms if delay_ms is None else delay_ms
         self._delay = round(delay_ms * front_end.sample_rate / 1000)
@@ -213,16 +224,34 @@ class Classifier:
         history = self._history
         if segment.base is None and history.stop >= segment.first:
             segment.base = history.sum_before(segment.first)
-        if not self._provisional or history.is_empty or history.stop < segment.ready:
+        if not self._provisional or history.is_empty:
+            return []
+        ready = segment.ready if self._sure is None else segment.first + 1
+        if history.stop < ready:
             return []
         # The first label uses the same frames however late its onset was reported.
-        stop = segment.ready if segment.unit is None else history.stop
+        is_first = segment.unit is None and self._sure is None
+        stop = ready if is_first else history.stop
         unit, posterior = self._decide_unit(segment, stop, ended=False)
-        if unit == segment.unit:
+        if unit == segment.unit or not self._is_sure(unit, posterior):
             return []
         status: LabelStatus = "provisional" if segment.unit is None else "revised"
         segment.unit = unit
         return [self._label(segment, unit, posterior, status)]
+
+    def _is_sure(self, unit: str, posterior: float) -> bool:
+        """Return whether a label may be published before its segment has ended.
+
+        The posterior compares the units alone; the newest frame says whether it is
+        any of them.
+        """
+        if self._sure is None:
+            return True
+        if unit == self._decision.unknown[0]:
+            return False
+        newest = self._history.nearest(self._history.stop - 1)
+        voiced = 1.0 - math.exp(newest[self._decision.silence])
+        return posterior * voiced >= self._sure
 
     def _process_offset(self, mark: Offset) -> list[Event]:
         segment = self._open.pop(mark.segment, None)
@@ -247,6 +276,9 @@ class Classifier:
         label = self._label(segment, unit, posterior, "final")
         if self._forecaster is None:
             return [label]
+        is_unknown = unit == self._decision.unknown[0]
+        if is_unknown and stop - segment.first < self._shortest:
+            return [*forecast, label]  # an onset that was withdrawn
         self._forecaster.add_label(unit, segment.onset, segment.offset)
         if not self._publishes_forecast or self._open or self._closed:
             return [*forecast, label]

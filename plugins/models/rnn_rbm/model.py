@@ -45,7 +45,18 @@ from neurovocal.plugins.models.rnn_rbm.graphs import (
     error_variance,
     scoring_graph,
 )
-from neurovocal.plugins.models.rnn_rbm.options import FIXED, PrimeOptions, RnnRbmOptions
+from neurovocal.plugins.models.rnn_rbm.options import (
+    FIXED,
+    PrimeOptions,
+    RnnRbmOptions,
+    SayOptions,
+)
+from neurovocal.plugins.models.rnn_rbm.plan.sampler import (
+    PlannedSampler,
+    Planner,
+    no_plan,
+    parse_units,
+)
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 from neurovocal.plugins.models.rnn_rbm.seed_audio import seed_from_recording
 from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed
@@ -87,7 +98,9 @@ class RnnRbm:
 
     latency = 0
     adjustable = frozenset(RnnRbmOptions.model_fields) - FIXED
-    commands: Mapping[str, type[Options]] = MappingProxyType({"prime": PrimeOptions})
+    commands: Mapping[str, type[Options]] = MappingProxyType(
+        {"prime": PrimeOptions, "say": SayOptions}
+    )
 
     def __init__(self, options: RnnRbmOptions, context: BuildContext) -> None:
         bundle = require_bundle(context, "rnn_rbm")
@@ -104,6 +117,7 @@ class RnnRbm:
         self._rest = GenerationSeed(np.zeros(spec.n_visible, np.float32), zeros)
         self.graph = scoring_graph(bundle, spec)
         self._sampling = sampling_graph(bundle, spec)
+        self._planner: Planner | None = None
         golden = Golden(bundle)
         prediction = check_golden(golden, self.graph, self._sampling, zeros)
         frames_per_s = front_end.sample_rate / self._hop
@@ -146,6 +160,9 @@ class RnnRbm:
             They do not fit this lane, or there is no such recording.
         """
         options = arguments
+        units: tuple[int, ...] = ()
+        if isinstance(arguments, SayOptions):
+            units, options = self._units(arguments.units), self.options
         if isinstance(arguments, PrimeOptions):
             # Without a recording, the last segment is the seed, and the mode `free`.
             mode = "free" if arguments.path is None else "prime"
@@ -157,10 +174,18 @@ class RnnRbm:
             *_latency_problems(options, _latency_s(self._context)),
             *_inverse_problems(options, self._context),
             *_privacy_problems(options, self._context),
+            *_plan_problems(options, self._context),
         ]
         if problems:
             raise ConfigError(problems)
-        return self._set_up(options, self._synthesis.setup)
+        return self._set_up(options, self._synthesis.setup, units)
+
+    def _units(self, text: str) -> tuple[int, ...]:
+        """Return the numbers of units in the bundle's plan."""
+        spec = self._bundle.manifest.plan
+        if spec is None:
+            raise ConfigError(f"say: {no_plan(self._bundle)}")
+        return parse_units(text, spec.units)
 
     def apply(self, command: str, prepared: SynthesisSetup, /) -> None:
         """Use new options from the next item on.
@@ -168,8 +193,12 @@ class RnnRbm:
         Raises
         ------
         ConfigError
-            The last segment is to be the seed, and no segment has ended yet.
+            The last segment is to be the seed, and no segment has ended yet; units
+            are to be sung in mode ``predict``.
         """
+        if command == "say":
+            self._synthesis.say(prepared)
+            return
         if command == "prime" and prepared.options.synthesis == "free":
             self._synthesis.prime_from_last_segment(prepared)
             return
@@ -211,9 +240,12 @@ class RnnRbm:
             self._divergence.reset()
 
     def _set_up(
-        self, options: RnnRbmOptions, now: SynthesisSetup | None
+        self,
+        options: RnnRbmOptions,
+        now: SynthesisSetup | None,
+        units: tuple[int, ...] = (),
     ) -> SynthesisSetup:
-        """Prepare sampler, audio output and seed; keep those that stay the same."""
+        """Prepare samplers, audio output and seed; keep those that stay the same."""
         sampler = Sampler(
             self._sampling,
             self._bundle,
@@ -230,7 +262,26 @@ class RnnRbm:
         if options.synthesis == "prime" and options.prime and seed is None:
             path = self._context.path(options.prime)
             seed = seed_from_recording(path, self._bundle, self.graph, self._rest)
-        return SynthesisSetup(options, sampler, audio, seed)
+        planned = None
+        before = now.planned if now else None
+        if options.synthesis == "planned" or units or before:
+            planned = self._planned(options, before)
+        return SynthesisSetup(options, sampler, audio, seed, planned, units)
+
+    def _planned(
+        self, options: RnnRbmOptions, before: PlannedSampler | None
+    ) -> PlannedSampler:
+        """Return a sampler after a plan; its network is opened when one is needed."""
+        if self._planner is None:
+            self._planner = Planner(self._bundle)
+        plan = before.plan if before else None
+        return PlannedSampler(
+            self._planner,
+            plan or self._planner.song_plan(),
+            feedback=options.feedback,
+            temperature=options.temperature,
+            gibbs_steps=options.gibbs_steps,
+        )
 
     @property
     def expected(self) -> int | None:
@@ -323,6 +374,7 @@ def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     yield from _latency_problems(options, _latency_s(context))
     yield from _inverse_problems(options, context)
     yield from _privacy_problems(options, context)
+    yield from _plan_problems(options, context)
     if options.prime is not None and not context.path(options.prime).is_file():
         yield f"prime: there is no recording '{options.prime}'"
 
@@ -348,6 +400,12 @@ def _privacy_problems(options: RnnRbmOptions, context: BuildContext) -> Iterable
             f"privacy.mode '{context.privacy}' withholds, so that nothing of it would "
             "leave: choose synthesis 'free' or 'prime', or privacy.mode 'off'"
         )
+
+
+def _plan_problems(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
+    bundle = context.bundle
+    if options.synthesis == "planned" and bundle and bundle.manifest.plan is None:
+        yield f"synthesis 'planned': {no_plan(bundle)}"
 
 
 def _latency_problems(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:

@@ -15,10 +15,11 @@ FIXED = frozenset({"surprise", "baseline_s", "warm_up_ms"})
 class RnnRbmOptions(Options):
     """Options of surprise and synthesis."""
 
-    synthesis: Literal["off", "predict", "continue", "free", "prime"] = "off"
+    synthesis: Literal["off", "predict", "continue", "free", "planned", "prime"] = "off"
     """`predict`: the expectation of the next frame at each live frame; `continue`:
     after each segment, frames that continue it; `free`: frames without end, from a
-    state of zeros; `prime`: the same, continuing the recording `prime`."""
+    state of zeros; `planned`: the same after a plan of units that the forecast draws
+    (a bundle with a plan); `prime`: as `free`, continuing the recording `prime`."""
     temperature: float = Field(default=1.0, gt=0, le=10)
     """Randomness of drawn frames: 1 is the model's own."""
     gibbs_steps: int | None = Field(default=None, ge=1, le=100)
@@ -69,3 +70,10 @@ class PrimeOptions(Options):
 
     path: str | None = None
     """Recording to continue; default: the last live segment."""
+
+
+class SayOptions(Options):
+    """Arguments of the command ``say``."""
+
+    units: str = Field(min_length=1, max_length=10_000)
+    """Units to sing next, separated by spaces: ``i i a b``."""

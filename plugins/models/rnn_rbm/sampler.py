@@ -15,6 +15,7 @@ import numpy as np
 from neurovocal.engine import Bundle, Float32
 from neurovocal.engine.contracts.bundle import RnnRbmSpec
 from neurovocal.plugins.models.onnx.session import Graph, finite
+from neurovocal.plugins.models.rnn_rbm.plan.song import SongPlan
 from neurovocal.plugins.models.rnn_rbm.residual import load_residual
 
 Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
@@ -54,6 +55,8 @@ class Sampler:
         Divides the hidden units' input and scales what is added to the expectation.
     gibbs_steps : int, optional
         Gibbs steps per frame; the bundle's number by default.
+    plan : SongPlan, optional
+        Plan that the frames follow, with the graph of `planned_graph`.
 
     Attributes
     ----------
@@ -61,6 +64,8 @@ class Sampler:
         The last frame, given or drawn.
     state : float32[n_layers, n_recurrent]
         The recurrent state before `frame`.
+    plan : SongPlan or None
+        Plan that the frames follow.
 
     Raises
     ------
@@ -76,12 +81,16 @@ class Sampler:
         feedback: Feedback = "mean_residual",
         temperature: float = 1.0,
         gibbs_steps: int | None = None,
+        plan: SongPlan | None = None,
     ) -> None:
-        spec = bundle.manifest.rnn_rbm
+        manifest = bundle.manifest
+        assert manifest.rnn_rbm is not None
+        spec = manifest.rnn_rbm if plan is None else manifest.plan
         assert spec is not None
+        self.plan = plan
         self._graph = graph
         self._n_visible, self._n_hidden = spec.n_visible, spec.n_hidden
-        self._bernoulli = spec.visible == "bernoulli"
+        self._bernoulli = manifest.rnn_rbm.visible == "bernoulli"
         self._feedback = feedback
         self._noise_rows = spec.gibbs_steps if gibbs_steps is None else gibbs_steps
         self._temperature = np.array(temperature, np.float32)
@@ -108,28 +117,32 @@ class Sampler:
         self._rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
 
     def copy_state(self, other: "Sampler") -> None:
-        """Continue the sequence of another sampler, with its generator."""
+        """Continue the sequence of another sampler, with its generator and plan."""
         self.frame, self.state, self._rng = other.frame, other.state, other._rng
+        self.plan = other.plan
 
     def step(self) -> Float32:
         """Draw the next frame, float32[n_visible]."""
         noise = self._rng.random((self._noise_rows, self._n_hidden), dtype=np.float32)
-        mean, state = self._graph.run(
-            {
-                "frame": self.frame[None],
-                "u": self.state,
-                "noise": noise,
-                "temperature": self._temperature,
-            }
-        )
+        feed = {
+            "frame": self.frame[None],
+            "u": self.state,
+            "noise": noise,
+            "temperature": self._temperature,
+        }
+        if self.plan is not None:
+            feed["condition"] = self.plan.row()[None]
+        mean, state = self._graph.run(feed)
         self.state = finite(state)
         self.frame = self._draw(finite(mean)[0])
         return self.frame
 
     def draw(self, n_frames: int) -> Float32:
-        """Draw the next frames, float32[n_frames, n_visible]."""
+        """Draw the next frames, float32[n_frames, n_visible]; fewer if a plan ends."""
         frames = np.empty((n_frames, self._n_visible), np.float32)
-        for row in frames:  # each frame depends on the one before
+        for number, row in enumerate(frames):  # each frame depends on the one before
+            if self.plan is not None and self.plan.has_ended:
+                return frames[:number]
             row[:] = self.step()
         return frames
 

@@ -62,7 +62,7 @@ class GeneratedSequence:
     Parameters
     ----------
     sampler : Sampler
-        Already started.
+        Already started; the sequence ends with its plan, if it has one that ends.
     first : int
         Number, on the stream's frame grid, of the first frame to be drawn.
     mode, model : str
@@ -97,7 +97,8 @@ class GeneratedSequence:
     @property
     def has_ended(self) -> bool:
         """Whether all frames have been drawn."""
-        return self._left == 0
+        plan = self.sampler.plan
+        return self._left == 0 or (plan is not None and plan.has_ended)
 
     @property
     def next(self) -> int:
@@ -119,7 +120,7 @@ class GeneratedSequence:
         count = min(stop - self._next, most)
         if self._left is not None:
             count = min(count, self._left)
-        if count <= 0:
+        if count <= 0 or self.has_ended:
             return None
         values = self._draw(count)
         first, self._next = self._next, self._next + len(values)
@@ -131,7 +132,7 @@ class GeneratedSequence:
 
     def _draw(self, count: int) -> Float32:
         if self._silence is None:
-            return self.sampler.draw(count)
+            return self.sampler.draw(count)  # fewer where its plan ends
         frames = []
         for _ in range(count):
             frames.append(self.sampler.step())

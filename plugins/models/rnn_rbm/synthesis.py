@@ -16,6 +16,7 @@ from neurovocal.engine import (
 from neurovocal.plugins.models.history import RowHistory
 from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.options import RnnRbmOptions
+from neurovocal.plugins.models.rnn_rbm.plan.sampler import PlannedSampler
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
 from neurovocal.plugins.models.rnn_rbm.sequence import (
     GeneratedSequence,
@@ -23,6 +24,8 @@ from neurovocal.plugins.models.rnn_rbm.sequence import (
     SilenceDetector,
 )
 
+# Modes that draw from the network with a plan; `say` is that of the command.
+_PLANNED = frozenset({"planned", "say"})
 # Frames drawn in one call, unless a tile is longer: a lane must not wait long for it.
 _MOST_FRAMES = 16
 
@@ -40,12 +43,18 @@ class SynthesisSetup:
         Audio output, with the option ``sound``.
     recording_seed : GenerationSeed or None
         Seed of the mode ``prime``.
+    planned : PlannedSampler or None
+        Sampler after a plan, with these options; None until one is needed.
+    units : tuple of int
+        Units of the command ``say``, from 1.
     """
 
     options: RnnRbmOptions
     sampler: Sampler
     audio: AudioSynthesis | None
     recording_seed: GenerationSeed | None
+    planned: PlannedSampler | None = None
+    units: tuple[int, ...] = ()
 
 
 class Synthesizer:
@@ -103,6 +112,7 @@ class Synthesizer:
         self._sequence: GeneratedSequence | None = None
         self._last_segment: GenerationSeed | None = None
         self._position = 0
+        self._n_said = 0
         self._ended_audio: list[Audio] = []
         if self.setup.audio:
             self.setup.audio.reset()
@@ -127,10 +137,12 @@ class Synthesizer:
             if mode != before.options.synthesis and setup.audio:
                 self._ended_audio += setup.audio.flush()  # of predictions
             return
-        if restart or (mode != sequence.mode and mode != "free"):
+        if self._ends_with(before.options.synthesis, mode, sequence) or restart:
             self._stop()
             return
-        sequence.use_sampler(setup.sampler)
+        planned = setup.planned
+        is_planned = sequence.mode in _PLANNED and planned is not None
+        sequence.use_sampler(planned if is_planned and planned else setup.sampler)
         sampler = sequence.sampler
         if setup.options.seed != before.options.seed:
             sampler.start(sampler.frame, sampler.state, (setup.options.seed,))
@@ -142,6 +154,40 @@ class Synthesizer:
                 self._model,
                 from_live=sequence.from_live,
             )
+
+    @staticmethod
+    def _ends_with(before: str, mode: str, sequence: GeneratedSequence) -> bool:
+        """Return whether a change of the mode ends the sequence."""
+        if sequence.mode == "say":
+            return mode != before
+        # The networks of free and of planned song have different states.
+        goes_on = mode == "free" and sequence.mode != "planned"
+        return mode != sequence.mode and not goes_on
+
+    def say(self, setup: SynthesisSetup) -> None:
+        """Use other options, and sing the units of `setup` next.
+
+        Raises
+        ------
+        ConfigError
+            In the mode ``predict``, in which each live frame has a synthesized one.
+        """
+        if setup.options.synthesis == "predict":
+            raise ConfigError(
+                "say: mode 'predict' synthesizes every frame already: set "
+                "synthesis=off, or planned, first"
+            )
+        assert setup.planned is not None
+        self.setup = setup
+        sequence = self._sequence
+        if sequence is not None and sequence.mode in _PLANNED:
+            plan = sequence.sampler.plan
+            assert plan is not None
+            plan.say(setup.units)
+            return
+        self._stop()
+        self._n_said += 1
+        self._start_planned("say", (setup.options.seed, self._n_said), setup.units)
 
     def prime_from_last_segment(self, setup: SynthesisSetup) -> None:
         """Use other options, and begin a sequence after the last live segment.
@@ -207,6 +253,8 @@ class Synthesizer:
         options = self.setup.options
         if options.synthesis != "continue":
             return []
+        if self._sequence is not None and self._sequence.mode == "say":
+            return []
         self._stop()
         events = self._take_ended_audio()
         silence = None
@@ -254,6 +302,18 @@ class Synthesizer:
             self._start(mode, self._rest, first)
         elif mode == "prime":
             self._start(mode, self.setup.recording_seed or self._rest, first)
+        elif mode == "planned":
+            self._position = first
+            self._start_planned(mode, (self.setup.options.seed,), ())
+
+    def _start_planned(
+        self, mode: str, random_seed: tuple[int, ...], units: tuple[int, ...]
+    ) -> None:
+        """Start a song after a plan; one without units has no end."""
+        sampler = self.setup.planned
+        assert sampler is not None
+        sampler.begin(units, random_seed, free=mode == "planned")
+        self._sequence = GeneratedSequence(sampler, self._position, mode, self._model)
 
     def _start(
         self,

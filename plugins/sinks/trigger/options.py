@@ -39,6 +39,15 @@ class SetOptions(Options):
     """Options and their new values, such as `{synthesis: continue}`."""
 
 
+class SayOptions(Options):
+    """What is sung, as by the command `say` (docs/how-to/synthesis.md)."""
+
+    model: str = "rnn_rbm"
+    """Plugin name of the model, or its place in the lane's list."""
+    units: str = Field(min_length=1, max_length=10_000)
+    """Units to sing, separated by spaces."""
+
+
 class TriggerOptions(Options):
     """Options of the ``trigger`` sink."""
 
@@ -68,6 +77,8 @@ class TriggerOptions(Options):
     """A sound to play."""
     set: SetOptions | None = None
     """Options of a model to set."""
+    say: SayOptions | None = None
+    """Units that a model sings as the answer; not with `set`."""
     log: str | None = None
     """File to which a line of JSON is appended for each trigger; `-` is
     standard output."""
@@ -80,6 +91,13 @@ class TriggerOptions(Options):
         except PatternError as error:
             raise ValueError(f"no pattern: {error}") from error
         return text
+
+    @field_validator("say")
+    @classmethod
+    def _alone(cls, say: SayOptions | None, info: ValidationInfo) -> SayOptions | None:
+        if say is not None and info.data.get("set") is not None:
+            raise ValueError("'set' and 'say' are two actions: make two triggers")
+        return say
 
     @field_validator("status")
     @classmethod

@@ -59,6 +59,7 @@ class TriggerSink:
 
     def __init__(self, options: TriggerOptions, context: BuildContext) -> None:
         self._name, self._play = options.name, options.play
+        self._says = options.say is not None
         self._run, self._dry_run = context.run, context.dry_run
         self._log = None
         if options.log is not None:
@@ -102,7 +103,8 @@ class TriggerSink:
         if trigger.decision != "act":
             self._record(message, trigger.decision)
         elif self._player is None or self._play is None:
-            self._record(message, "set" if trigger.model else "told")
+            acted = "said" if self._says else "set"
+            self._record(message, acted if trigger.model else "told")
         elif not message.emitted_ns or message.ledger is None:
             self._reject(message)
         else:
@@ -226,11 +228,12 @@ def _build_watcher(options: TriggerOptions, context: BuildContext) -> PatternWat
         seed=options.seed,
         streams=options.streams,
     )
-    command = (
-        ModelCommand("set", options.set.model, options.set.arguments)
-        if options.set
-        else None
-    )
+    command = None
+    if options.set:
+        command = ModelCommand("set", options.set.model, options.set.arguments)
+    elif options.say:
+        units = {"units": options.say.units}
+        command = ModelCommand("say", options.say.model, units)
     # A detector on posteriors gets a sample once its last frame is complete.
     latency = context.detector_latency + context.frame_length
     return PatternWatcher(rules, latency, command)
@@ -277,9 +280,12 @@ def _lane_problems(options: TriggerOptions, context: BuildContext) -> Iterator[s
     unlabelled = options.status == "onset" or pattern.at_end
     if (pattern.units or not unlabelled) and not context.models:
         yield "the lane has no model that labels: add 'classifier' to its 'models'"
-    if options.set and not _has_model(options.set.model, context.models):
-        known = ", ".join(context.models) or "none"
-        yield f"set.model: there is no model '{options.set.model}' (there is: {known})"
+    for name, action in (("set", options.set), ("say", options.say)):
+        if action and not _has_model(action.model, context.models):
+            known = ", ".join(context.models) or "none"
+            yield (
+                f"{name}.model: there is no model '{action.model}' (there is: {known})"
+            )
 
 
 def _has_model(model: str, models: tuple[str, ...]) -> bool:

@@ -33,8 +33,9 @@ class OpenSegments:
         first = stages[0]
         self._decision, self._forecaster = first._decision, first._forecaster
         self._labels_early, self._prior = first._provisional, first._prior
-        # Sums since the onset decide; of one frame alone each classifier decides.
-        self._can_compare = not first._uses_last_frame
+        # Sums since the onset decide; of one frame alone, and whether a label is sure
+        # enough to come early, each classifier decides.
+        self._can_compare = not first._uses_last_frame and first._sure is None
         n = len(stages)
         self._segments: list[Any] = [None] * n  # whose labels are followed here
         self._units = np.full(n, _UNKNOWN)

@@ -13,7 +13,7 @@ _COMMANDS = (
     *("run", "check", "init", "devices", "plugins", "schema", "detect", "label"),
     *("listen", "control", "replay", "export", "rehearse", "bench", "bundle", "keys"),
     *("train", "evaluate", "relay", "generate", "demo", "doctor", "support"),
-    *("scan", "stations", "search", "explain"),
+    *("scan", "stations", "search", "explain", "plan"),
     *("bundle check", "bundle show", "keys new", "keys add", "keys remove"),
     "keys list",
 )

@@ -108,6 +108,25 @@ def test_the_first_label_comes_with_the_last_frame_it_needs(folder: Path) -> Non
     assert label.posterior == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_sure_label_comes_with_the_first_frame_that_is_sure(folder: Path) -> None:
+    samples = audio(20000, (4096, 9000, LOW))
+    marks: dict[int, list[Mark]] = {3968: [Onset(0, 3968, 1.0)]}
+    blocks = [Block(0, samples)]
+    model = build(folder, sure_posterior=0.5, provisional_ms=100)
+    events = process_audio(model, folder, blocks, marks, tile=1, flush=False)
+    (label,) = labels(events)
+    assert (label.unit, label.status) == ("a", "provisional")
+    known = [e for e in events[: events.index(label)] if isinstance(e, Posteriors)]
+    voiced = 1 - posteriors(known)[:, 0]
+    # Frame 30 is the first one centred in the segment.
+    sure = label.posterior * voiced[30:] >= 0.5
+    assert sure.tolist() == [False] * (len(sure) - 1) + [True]
+    assert known[-1].first < 34  # 100 ms would be 24 frames later
+    strict = build(folder, sure_posterior=1.0, provisional_ms=0)
+    found = labels(process_audio(strict, folder, blocks, marks, flush=False))
+    assert not found  # no posterior is 1: nothing is published before the offset
+
+
 def test_a_segment_with_a_late_onset_is_labelled_at_once(folder: Path) -> None:
     samples = audio(20000, (4096, 9000, LOW))
     late: dict[int, list[Mark]] = {8192: [Onset(0, 4096, 1.0)]}

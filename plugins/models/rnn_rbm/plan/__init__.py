@@ -1,0 +1,1 @@
+"""Song after a plan: which unit is sung when, and the frames that follow it."""
