@@ -175,9 +175,9 @@ def label(
     """
     data, base = data_of_detector(config, labels=True)
     data["bundle"] = str(resolved(Path(bundle))) if isdir(bundle) else bundle
-    data["models"] = [
-        {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
-    ]
+    # The table has final labels alone.
+    options = {"provisional": False, "forecast": False, "prior": "none"}
+    data["models"] = [{"plugin": "classifier", "options": options, "on_error": "fail"}]
     data["source"] = _source(files, block_length, channels, timezone)
     form = _form(form, json)
     table = _table(files, out, form, "labels", safe_csv)

@@ -65,6 +65,7 @@ from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import ForecastConfig
+from neurovocal.plugins.models.classifier import model as classifier_model
 from neurovocal.plugins.models.classifier.forecast import Forecaster, forecast_weight
 from neurovocal.plugins.models.classifier.model import Classifier
 from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
@@ -325,6 +326,19 @@ def test_without_the_option_forecast_the_other_events_are_the_same(
     )
     rest = [event for event in events if not isinstance(event, Forecast)]
     assert bytes_of(rest) == bytes_of(quiet)
+
+
+def test_a_forecast_that_nothing_needs_is_not_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(classifier_model, "Forecaster", loaded.append)
+    build(folder, forecast=False, prior="none")
+    build(folder, forecast=False, provisional=False)
+    assert loaded == []
+    build(folder, forecast=False)
+    build(folder, forecast=False, provisional=False, prior="all")
+    assert len(loaded) == 2
 
 
 @settings(max_examples=8, deadline=None)
