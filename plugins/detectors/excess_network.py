@@ -114,7 +114,7 @@ class ExcessNetwork:
             name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
         }
         states = {name: tuple(shape) for name, shape in spec.state.items()}
-        self._graph = Graph(
+        self.graph = Graph(
             bundle,
             spec.file,
             {"levels": (None, spec.n_bands), "scores": (None,), **states},
@@ -124,10 +124,10 @@ class ExcessNetwork:
             },
         )
         golden = Golden(bundle, "levels")
-        found = self._graph.try_run(
+        found = self.graph.try_run(
             {"levels": golden.frames, "scores": golden["scores"], **self._zeros}
         )
-        golden.check(self._graph, "corrections", found[0])
+        golden.check(self.graph, "corrections", found[0])
         self.reset()
 
     def reset(self) -> None:
@@ -181,7 +181,7 @@ class ExcessNetwork:
 
     def _run(self, rows: ScoredRows) -> Float32:
         """Return the network's outputs for rows that follow the ones before."""
-        corrections, *states = self._graph.run(
+        corrections, *states = self.graph.run(
             {
                 "levels": finite(rows.levels),
                 "scores": rows.scores.astype(np.float32),
@@ -233,19 +233,20 @@ class ExcessNetworkDetector(ScoredExcessDetector):
     ) -> None:
         super().__init__(excess, score, rules, "dB, corrected", recent=recent)
         self.latency += (network.tile + network.look_ahead) * excess.hop_length
-        self._network = network
+        self.network = network
         self._usual_db = score.usual_db
 
     def _begin_anew(self) -> None:
         super()._begin_anew()
-        self._network.reset()
+        if self.network is not None:
+            self.network.reset()
 
     def _held_back(self) -> list[Mark]:
-        return self._marks_of(*self._network.flush())
+        assert self.network is not None
+        return self._marks_of(*self.network.flush())
 
-    def _marks(self, first: int, excess: Float32) -> list[Mark]:
-        if len(excess) == 0:
-            return []
+    def scored(self, first: int, excess: Float32) -> tuple[int, NDArray[np.float64]]:
+        """Return the corrected scores that rows complete, and the row of the first."""
         scores = self._score.push(first, excess)
-        rows = ScoredRows(excess - self._usual_db, scores)
-        return self._marks_of(*self._network.push(first, rows))
+        assert self.network is not None
+        return self.network.push(first, ScoredRows(excess - self._usual_db, scores))

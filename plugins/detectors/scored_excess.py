@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,10 @@ from neurovocal.plugins.detectors.band_excess import (
 )
 from neurovocal.plugins.detectors.band_level import unreachable_problems
 from neurovocal.plugins.detectors.noise_floor import FirstLevels
-from neurovocal.plugins.detectors.scores.band_score import BandScore
 from neurovocal.plugins.detectors.scores.recent_sounds import RecentSounds
+
+if TYPE_CHECKING:
+    from neurovocal.plugins.detectors.excess_network import ExcessNetwork
 
 log = logging.getLogger("neurovocal")
 _ALL_BANDS = slice(0, N_BANDS)
@@ -85,6 +87,8 @@ class ScoredExcessDetector:
     ----------
     band_edges_hz : float64[33]
         Edges of the bands.
+    network : ExcessNetwork or None
+        Corrects the scores, in a subclass.
     """
 
     consumes: Literal["samples", "posteriors"] = "samples"
@@ -113,6 +117,7 @@ class ScoredExcessDetector:
         self._revised, self._slowest = deepcopy(score), slowest
         self._trace = TraceKeeper(hop, frame_length, unit)
         self._bands = bands
+        self.network: ExcessNetwork | None = None
         self._has_audio = False  # since the start or the last gap
         self._stop = 0  # sample after the last one received
 
@@ -140,11 +145,6 @@ class ScoredExcessDetector:
     def revised(self, marks: list[Mark]) -> list[Mark]:
         """Return marks with what later noise floors say of them (see `_revise`)."""
         return self._revise(marks, self._excess.first_levels) if marks else marks
-
-    @property
-    def has_plain_score(self) -> bool:
-        """True if the scores of `BandScore` are compared with the thresholds."""
-        return type(self) is ScoredExcessDetector and type(self._score) is BandScore
 
     def flush(self) -> Iterable[Mark]:
         """Return the last marks at the end of the stream, truncating a segment."""
@@ -212,7 +212,19 @@ class ScoredExcessDetector:
     def _marks(self, first: int, excess: Float32) -> list[Mark]:
         if len(excess) == 0:
             return []
-        return self._marks_of(first, self._score.push(first, excess))
+        return self._marks_of(*self.scored(first, excess))
+
+    def scored(self, first: int, excess: Float32) -> tuple[int, NDArray[np.float64]]:
+        """Return the scores that rows complete, and the row of the first of them.
+
+        Parameters
+        ----------
+        first : int
+            Index of the first row.
+        excess : float32[n_rows, 32]
+            At least one row of `BandExcess`.
+        """
+        return first, self._score.push(first, excess)
 
     def _marks_of(self, first: int, scores: NDArray[np.float64]) -> list[Mark]:
         if len(scores) == 0:

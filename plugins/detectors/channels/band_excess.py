@@ -1,6 +1,6 @@
 """Band levels above their noise floors for several channels, computed together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,9 @@ class BandExcesses:
     parts : sequence of BandExcess
         With the same options, for which `are_alike` holds.
 
+    can_adopt : callable
+        Tells whether the caller can take over a channel, whose floors are settled.
+
     Attributes
     ----------
     apart : bool[n_channels]
@@ -50,8 +53,11 @@ class BandExcesses:
         Of the hops that were last computed, in dB re full scale.
     """
 
-    def __init__(self, parts: Sequence[BandExcess]) -> None:
+    def __init__(
+        self, parts: Sequence[BandExcess], can_adopt: Callable[[int], bool]
+    ) -> None:
         first, n = parts[0], len(parts)
+        self._can_adopt = can_adopt
         self._first, self._parts = first, list(parts)
         self._floors = BandFloors(n * N_BANDS, first.memory_hops)
         self._alone = BandFloors(N_BANDS, first.memory_hops)
@@ -146,7 +152,7 @@ class BandExcesses:
         counts = state.counts.reshape(len(self._parts), N_BANDS, -1)
         for channel in self.apart.nonzero()[0].tolist():
             part = self._parts[channel]
-            if not part.is_steady or part._pending:
+            if not part.is_steady or part._pending or not self._can_adopt(channel):
                 continue
             counts[channel] = part._floors.counts
             state.floor[channel] = part._floor

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import Block, Event, Mark
 from neurovocal.plugins.detectors.channels.band_excess import BandExcesses
+from neurovocal.plugins.detectors.channels.excess_network import ChannelNetworkScores
 from neurovocal.plugins.detectors.channels.segments import ChannelSegments
 from neurovocal.plugins.detectors.scores.band_score import BandScore, Peaks
 
@@ -19,8 +20,9 @@ class ScoredExcessBatch:
     """Detectors such as `bands` of several channels (a `StageBatch`).
 
     Spectra, levels and noise floors are computed for all channels at once, and so are
-    the scores of `bands`: its segments are looked for only in channels that are loud,
-    or have a segment that is open. Detectors with other scores compute their own.
+    the scores of `bands` and their corrections by a network: segments are looked for
+    only in channels that are loud, or have a segment that is open. Detectors with other
+    scores compute their own.
 
     Parameters
     ----------
@@ -32,15 +34,18 @@ class ScoredExcessBatch:
 
     def __init__(self, stages: "Sequence[ScoredExcessDetector]") -> None:
         self._stages = list(stages)
-        self._excesses = BandExcesses([stage._excess for stage in stages])
+        networks = [stage.network for stage in stages if stage.network is not None]
+        self._network = ChannelNetworkScores(networks) if networks else None
+        self._excesses = BandExcesses(
+            [stage._excess for stage in stages], self._can_adopt
+        )
         self._stop = self._then = stages[0]._stop
         self._first, n = 0, len(stages)
         self._excess = np.empty((n, 0, 0), np.float32)
         self._scores: list[tuple[int, NDArray[np.float64]]] = []
         self._score: BandScore | None = None
-        if stages[0].has_plain_score:
-            score = stages[0]._score
-            assert isinstance(score, BandScore)
+        score = stages[0]._score
+        if type(score) is BandScore:
             self._score = score
             n_bands = len(score.usual_db)
             self._peaks: Peaks = np.full((n, n_bands), -np.inf), np.full(n, -np.inf)
@@ -68,12 +73,20 @@ class ScoredExcessBatch:
             score = self._stages[channel]._score
             assert isinstance(score, BandScore)
             self._peaks[0][channel], self._peaks[1][channel] = score.peaks
+            if self._network is not None:
+                self._network.adopt(channel)
         self._next_peaks = self._peaks
         if self._excess.shape[1]:
             scores, self._next_peaks = self._score.scored(
                 self._first, self._excess, self._peaks
             )
             self._scores = [(self._first, scores)]
+            if self._network is not None:
+                levels = self._excess - self._score.usual_db
+                self._scores = self._network.push(levels, scores)
+
+    def _can_adopt(self, channel: int) -> bool:
+        return self._network is None or self._network.can_adopt(channel)
 
     def commit(self) -> None:
         """Let the state be that after the last block."""
@@ -81,6 +94,8 @@ class ScoredExcessBatch:
         self._stop = self._then
         if self._score is not None:
             self._peaks = self._next_peaks
+            if self._network is not None:
+                self._network.commit()
             self._segments.add(self._scores, self._excesses.apart)
 
     def rows(self, channel: int, /) -> Event:
@@ -103,7 +118,7 @@ class ScoredExcessBatch:
         if self._score is None:
             return stage.revised(stage._marks(first, excess))
         if self._excesses.apart[channel]:
-            rows = [(first, stage._score.push(first, excess))] if len(excess) else []
+            rows = [stage.scored(first, excess)] if len(excess) else []
         else:
             rows = [(start, scores[channel]) for start, scores in self._scores]
         marks = self._segments.process(channel, rows)
@@ -120,5 +135,7 @@ class ScoredExcessBatch:
                 assert isinstance(score, BandScore)
                 peaks = self._peaks
                 score.peaks = peaks[0][channel].copy(), float(peaks[1][channel])
+                if self._network is not None:
+                    self._network.release(channel)
         if self._score is not None:
             self._segments.release()

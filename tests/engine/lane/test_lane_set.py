@@ -21,6 +21,7 @@ KINDS = {
     "model": {"models": 1},
     "bands": {"models": 0, "detector": "bands"},
     "excess": {"models": 0, "detector": "excess"},
+    "network": {"models": 0, "detector": "network", "bundle": "any-animal"},
 }
 
 

@@ -121,10 +121,20 @@ class LoudFrameDetector:
 
 
 def make_lane(
-    *, posteriors=False, source_rate=RATE, frames=True, models=1, detector="energy"
+    *,
+    posteriors=False,
+    source_rate=RATE,
+    frames=True,
+    models=1,
+    detector="energy",
+    **options,
 ):
     front_end = plugin("features", "spectrogram")
-    detector = LoudFrameDetector(1e-6) if posteriors else plugin("detector", detector)
+    detector = (
+        LoudFrameDetector(1e-6)
+        if posteriors
+        else plugin("detector", detector, **options)
+    )
     resampler = Resampler(source_rate, RATE) if source_rate != RATE else None
     return Lane(
         INFO,
