@@ -161,10 +161,8 @@ class Trace:
 
     Parameters
     ----------
-    first, hop_length, frame_length : int
-        Grid of the rows, as in `Frames`.
-    values : float32[n_hops, 4]
-        Rows ``first, first + 1, ...``.
+    first, hop_length, frame_length, values
+        Rows ``first, first + 1, ...`` and their grid, as in `Frames`.
     unit : str
         Unit of score and thresholds, such as ``"dB"``.
     """
@@ -214,10 +212,9 @@ class NearMiss:
     ----------
     onset, offset : int
         First sample, and first sample after it.
-    score : float
-        Largest value of the detector within it, as the `score` of an `Onset`.
-    threshold : float
-        Value that a segment would have had to reach.
+    score, threshold : float
+        Largest value of the detector within it, as the `score` of an `Onset`, and value
+        that a segment would have had to reach.
     reason : {'quiet', 'short', 'soon'}
         It did not reach the threshold; it did, for less than the shortest duration of
         a segment; or within the silence that the detector keeps after a segment.
@@ -256,10 +253,9 @@ class Comparison:
     onset, offset : int
         Of the present lane's segment; of the shadow's where the present lane heard
         nothing. The offset is None where the stream ended before it.
-    unit : str or None
-        Final label of the present lane; empty: it has none; None: it heard nothing.
-    posterior : float
-        Of that label; NaN without one.
+    unit, posterior
+        Final label of the present lane; empty and NaN: it has none; None: it heard
+        nothing.
     shadow_unit, shadow_posterior
         The same of the shadow.
     agrees : bool
@@ -300,21 +296,9 @@ class Forecast:
 class Suggestion:
     """Name for segment ``[onset, offset)`` by a model that knows sounds by words.
 
-    Parameters
-    ----------
-    segment, onset, offset : int
-        The segment.
-    name : str
-        Likeliest name.
-    posterior : float
-        Its probability among the names that the model was given.
-    posteriors : dict of str to float
-        Those of the likeliest names, falling.
-    reason : {'unknown', 'surprising', 'every'}
-        Why the segment is named: its label is `unknown`; its mean surprise is high;
-        every segment is.
-    model : str
-        Name of the model.
+    ``posterior`` is that of ``name`` among all names that the model knows,
+    ``posteriors`` has the likeliest, falling. ``reason``: the segment's label is
+    `unknown`, its mean surprise is high, or every segment is named.
     """
 
     segment: int
@@ -368,10 +352,8 @@ class Audio:
         Values of about [-1, 1], not clipped.
     mode, model : str
         As in the `Synthesis` that was turned into sound.
-    last : bool
-        Whether the piece ends here.
-    from_live : bool
-        As in the `Synthesis`.
+    last, from_live : bool
+        Whether the piece ends here; as in the `Synthesis`.
     """
 
     start: int
@@ -574,10 +556,8 @@ class Message:
 
     Parameters
     ----------
-    info : StreamInfo
-        Stream of the event.
-    event : Event
-        The event.
+    info, event
+        Stream of the event, and the event.
     seq : int
         Number of the message per (kind, stream) within a run, without holes.
     at : int

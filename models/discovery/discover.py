@@ -11,6 +11,11 @@ import torch
 
 from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.discovery.autoencoder import (
+    outlier_scores,
+    outlier_table,
+    write_autoencoder,
+)
 from neurovocal.models.discovery.clusters import (
     UNKNOWN,
     default_size,
@@ -213,7 +218,7 @@ class Discovery:
                 if problem:
                     raise ConfigError(f"{problem}: run the same command again")
                 on_progress((at + 1) / len(used), "")
-        parts = [self._trained(patches)]
+        parts = [self._trained(patches, recordings, segments)]
         bundle = self._detector.bundle
         if bundle is not None and bundle.manifest.rnn_rbm is not None:
             parts.append(self._states(recordings, segments))
@@ -223,8 +228,13 @@ class Discovery:
         self._folder.keep_features(features)
         return features
 
-    def _trained(self, patches: Patches) -> Float32:
-        """Train the autoencoder and return its features."""
+    def _trained(
+        self,
+        patches: Patches,
+        recordings: Sequence[SourceRecording],
+        segments: Segments,
+    ) -> Float32:
+        """Train the autoencoder, write its graphs and outliers; return its features."""
         torch.set_num_threads(1)  # sums of several threads differ from run to run
         if len(patches) < _LEAST_TRAINED:
             flat = np.asarray(patches, np.float32).reshape(len(patches), -1) / 255.0
@@ -244,6 +254,9 @@ class Discovery:
                 _CHECKPOINT_S,
                 report,
             )
+        write_autoencoder(self._folder.path, task, patches)
+        scores = outlier_scores(task, patches)
+        self._folder.keep_outliers(outlier_table(scores, recordings, segments))
         return task.features()
 
     def _states(

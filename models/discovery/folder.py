@@ -34,9 +34,10 @@ _FOUND = "found.jsonl"
 _SEGMENTS, _PATCHES, _FEATURES = "segments.npz", "patches.u8", "features.npz"
 _MAP, _CLUSTERS = "map.npz", "clusters.npz"
 _CHECKPOINT = "autoencoder.pt"
+_ENCODER, _DECODER, _OUTLIERS = "encoder.onnx", "decoder.onnx", "outliers.csv"
 _OWN = (
     *(STATE, ANNOTATIONS, CHANGES, _FOUND, _SEGMENTS, _PATCHES, _FEATURES),
-    *(_MAP, _CLUSTERS, _CHECKPOINT),
+    *(_MAP, _CLUSTERS, _CHECKPOINT, _ENCODER, _DECODER, _OUTLIERS),
 )
 
 
@@ -305,6 +306,10 @@ class DiscoveryFolder:
             return None
         features: Float32 = self._arrays(_FEATURES)["features"]
         return features
+
+    def keep_outliers(self, table: bytes) -> None:
+        """Write the segments by how unusual they are, as CSV."""
+        self._write(_OUTLIERS, table)
 
     def keep_map(self, places: Float32) -> None:
         """Write the place of each segment on the map."""

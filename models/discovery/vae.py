@@ -159,7 +159,16 @@ class VaeTask:
         values = np.asarray(self._patches[rows], np.float32) / 255.0
         return torch.from_numpy(values.reshape(len(rows), -1))
 
-    def _loss(self, patches: Tensor, *, sampled: bool) -> Tensor:
+    def losses(self, patches: Tensor, *, sampled: bool) -> Tensor:
+        """Return the loss of each patch, float32[batch].
+
+        Parameters
+        ----------
+        patches : float32[batch, n_values]
+            Levels from 0 to 1.
+        sampled : bool
+            Whether codes are drawn; else they are the means.
+        """
         settings = self._settings
         mean, spread = self.module.encode(patches)
         drawn = mean
@@ -167,4 +176,7 @@ class VaeTask:
             drawn = mean + torch.randn_like(mean) * torch.exp(spread / 2)
         error = torch.square(self.module.decoder(drawn) - patches).sum(1)
         divergence = (torch.square(mean) + spread.exp() - 1 - spread).sum(1) / 2
-        return (settings.precision * error + divergence).mean()
+        return settings.precision * error + divergence
+
+    def _loss(self, patches: Tensor, *, sampled: bool) -> Tensor:
+        return self.losses(patches, sampled=sampled).mean()

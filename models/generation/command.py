@@ -37,6 +37,7 @@ _KINDS = {
     ".wav": any_of("a WAV file", b"RIFF"),
     ".png": any_of("a PNG picture", b"\x89PNG"),
     ".npz": any_of("an npz file", b"PK"),
+    ".csv": any_of("a table of morphs", b"file,share,"),
 }
 # What each option writes, and the end of its name.
 _WRITTEN = {
@@ -117,6 +118,23 @@ def generate(
             "free energy, what changed its state.",
         ),
     ] = None,
+    morph: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B",
+            help="Two recordings of one vocalization each: write sounds between them "
+            "into the folder --out instead.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            max=1000,
+            help="With --morph: number of sounds, both ends included; default: 7.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing files.")
     ] = False,
@@ -126,8 +144,23 @@ def generate(
 
     With --units it sings these units, with --planned units that the bundle's forecast
     draws; --json lists them with their times. The same bundle, options and seed give
-    the same file. Ctrl-C keeps what was sung until then.
+    the same file. Ctrl-C keeps what was sung until then. --morph A B writes graded
+    sounds between two renditions instead.
     """
+    if morph is not None:
+        others = {
+            "--prime": prime,
+            "--frames": frames,
+            "--picture": picture,
+            "--explain": explain,
+            "--units": units,
+            "--planned": planned,
+        }
+        rows = _morph(bundle, morph, steps or 7, out, others, overwrite=overwrite)
+        _print_morphs(rows, out, as_json)
+        return
+    if steps is not None:
+        raise ConfigError("--steps is of --morph: add --morph A B")
     if temperature == 0:
         raise ConfigError("--temperature must be above 0")
     has_plan = planned or units is not None
@@ -244,6 +277,67 @@ def _times(sung: Sequence[SungUnit], front_end: FrontEnd) -> list[dict[str, Any]
         {"unit": u.unit, "onset_s": at_s(u.first), "offset_s": at_s(u.stop)}
         for u in sung
     ]
+
+
+def _morph(
+    name: str,
+    renditions: tuple[Path, Path],
+    n_steps: int,
+    folder: Path,
+    others: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> list[dict[str, Any]]:
+    """Write sounds between two renditions and a table of them; return its rows."""
+    from neurovocal.models.generation.morph import morphs, read_rendition
+
+    given = [option for option, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(f"{given[0]} and --morph exclude each other")
+    if folder == Path("song.wav"):
+        raise ConfigError("--morph needs --out DIR, the folder of the sounds")
+    problems = [
+        f"--morph: recording '{path}' "
+        f"{'is a folder' if path.is_dir() else 'does not exist'}"
+        for path in renditions
+        if not path.is_file()
+    ]
+    if folder.exists() and not folder.is_dir():
+        problems.append(f"--out '{folder}' is a file: with --morph it is a folder")
+    if problems:
+        raise ConfigError(problems)
+    digits = len(str(n_steps))
+    sounds = [folder / f"morph-{n:0{digits}}.wav" for n in range(1, n_steps + 1)]
+    table = folder / "morphs.csv"
+    loaded = load_bundle(name)
+    if folder.is_dir():
+        reads = {"bundle": [loaded.folder], "recording": list(renditions)}
+        _check_outputs([*sounds, table], reads, overwrite=overwrite)
+    first, second = (read_rendition(loaded, path) for path in renditions)
+    shares = [float(share) for share in np.linspace(0, 1, n_steps)]
+    made = list(morphs(loaded, first, second, shares))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out '{folder}' cannot be made: {error.strerror}"
+        ) from error
+    rows = []
+    for path, one in zip(sounds, made, strict=True):
+        figures = _write(path, one.samples, loaded.manifest.front_end.sample_rate)
+        rows.append({"file": path.name, "share": round(one.share, 6), **figures})
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    write_file(table, ("\n".join(lines) + "\n").encode())
+    return rows
+
+
+def _print_morphs(rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"out": str(folder), "morphs": rows}))
+        return
+    for row in rows:
+        sound = f"{folder / str(row['file'])}: {row['share']:.3f}, {row['seconds']:g} s"
+        typer.echo(printable(sound))
 
 
 def _check_names(outputs: Mapping[str, Path | None]) -> None:

@@ -64,7 +64,6 @@ ORDER = {
         ["report"],
         ["generation", "training"],
         ["detection", "discovery", "review", "scan"],
-        ["search"],
         ["commands"],
     ],
 }

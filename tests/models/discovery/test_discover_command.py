@@ -18,7 +18,9 @@ from processes.waiting import PATIENCE_S, PROCESS_S
 from neurovocal.models.data.datasets import survey_dataset
 from neurovocal.models.discovery.discover import Discovery
 from neurovocal.models.discovery.folder import DiscoveryFolder
+from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS
 from neurovocal.models.review.folder import read_folder
+from neurovocal.models.toolkit.onnx_session import Session
 
 QUICK = ("--updates", 30)
 
@@ -47,6 +49,27 @@ def test_clusters_are_the_kinds_of_sounds(finished):
     assert {next(iter(counts)) for counts in by_label.values()} == {
         *("tone", "sweep", "buzz")
     }
+
+
+def test_the_autoencoder_is_exported_and_outliers_are_listed(finished):
+    folder = finished / "found"
+    patches = np.fromfile(folder / "patches.u8", np.uint8)
+    patches = patches.reshape(-1, N_COLUMNS, N_BINS)
+    encoder, decoder = (Session(folder / f"{n}.onnx") for n in ("encoder", "decoder"))
+    latent = encoder.run(patches=patches.astype(np.float32) / 255)["latent"]
+    # The codes are what the clusters were found in.
+    features = np.load(folder / "features.npz")["features"]
+    centred = latent - latent.mean(0)
+    assert np.corrcoef(centred.ravel(), features.ravel())[0, 1] > 0.999
+    decoded = decoder.run(latent=latent)["patches"] * 255
+    away = np.square(decoded - patches).mean()
+    assert away < 0.3 * np.square(patches - patches.mean(0)).mean()
+    with (folder / "outliers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["outlier"]) for row in rows]
+    assert len(rows) == len(patches)
+    assert scores == sorted(scores, reverse=True)
+    assert Path(rows[0]["file"]).is_file()
 
 
 def test_same_seed_gives_the_same_files(run, finished, tmp_path):

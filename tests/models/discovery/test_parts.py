@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from datasets.kinds import RATE, order, sound, write_kinds
 
 from neurovocal.models.discovery import clusters as clusters_module
 from neurovocal.models.discovery import patches as patches_module
+from neurovocal.models.discovery.autoencoder import (
+    outlier_scores,
+    write_autoencoder,
+)
 from neurovocal.models.discovery.clusters import (
     UNKNOWN,
     by_size,
@@ -16,11 +21,15 @@ from neurovocal.models.discovery.clusters import (
     medoid,
 )
 from neurovocal.models.discovery.patches import (
+    N_BINS,
     N_COLUMNS,
     PatchMaker,
     PatchSpec,
     each_patch,
 )
+from neurovocal.models.discovery.vae import VaeSettings, VaeTask
+from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.onnx_session import Session
 
 SPEC = PatchSpec(12.0, 300.0, 7600.0, 2000.0, longest_s=0.2)
 
@@ -100,6 +109,30 @@ def blobs(sizes, n_features=6, seed=0):
     ]
     truth = np.repeat(np.arange(len(sizes)), sizes)
     return np.concatenate(points).astype(np.float32), truth
+
+
+def test_an_odd_patch_is_the_first_outlier_and_graphs_agree_with_torch(tmp_path):
+    rng = np.random.default_rng(4)
+    patches = np.zeros((80, N_COLUMNS, N_BINS), np.uint8)
+    patches[:, 8:24, 10:20] = 150
+    patches += rng.integers(0, 20, patches.shape).astype(np.uint8)
+    patches[17] = patches[17, :, ::-1]  # the only one with its sound elsewhere
+    task = VaeTask(patches, VaeSettings(n_hidden=32, n_latent=4, updates=60), 0)
+    fit(task, tmp_path / "a.pt", Budget(None), StopFlag(), 1e9)
+    scores = outlier_scores(task, patches)
+    assert scores.argmax() == 17
+    assert scores[17] > 5
+    differences = write_autoencoder(tmp_path, task, patches)
+    assert set(differences) == {
+        *("latent", "latent_single", "patches", "patches_single")
+    }
+    assert max(differences.values()) < 1e-5
+    with torch.no_grad():
+        task.module.mean.bias += 1
+    changed = Session(tmp_path / "encoder.onnx").run(
+        patches=patches[:1].astype(np.float32) / 255
+    )
+    assert np.abs(changed["latent"] - task.features()[:1]).max() > 0.9
 
 
 def test_clusters_are_numbered_by_size():

@@ -4,7 +4,7 @@ import builtins
 
 import numpy as np
 import pytest
-from stages.audio_text import save_pair
+from bundles.audio_text import save_pair
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError

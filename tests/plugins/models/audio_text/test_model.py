@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stages.audio_text import save_pair, tone
+from bundles.audio_text import save_pair, tone
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.plugin import BuildContext

@@ -25,7 +25,7 @@ from neurovocal.plugins.storage.existing import text_kind
 from neurovocal.plugins.storage.text_file import output_problems
 
 if TYPE_CHECKING:
-    from neurovocal.models.search.search import Match
+    from neurovocal.models.review.search import Match
     from neurovocal.plugins.review.segments import Collection
 
 _STDOUT = "-"
@@ -109,7 +109,7 @@ def search(
     _check_texts(wanted)
     if out != _STDOUT and (problems := list(_out_problems(out, overwrite))):
         raise ConfigError(problems)
-    from neurovocal.models.search.search import SoundSearch, sounds_of
+    from neurovocal.models.review.search import SoundSearch, sounds_of
     from neurovocal.plugins.models.audio_text.encoders import (
         EncodesAudio,
         EncodesText,

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from stages.audio_text import save_pair, tone
+from bundles.audio_text import save_pair, tone
 from stages.reviews import heard, write_journal
 from typer.testing import CliRunner
 
 from neurovocal.engine.cli.app import main
-from neurovocal.models.search.command import search
+from neurovocal.models.review.search_command import search
 
 RATE, WINDOW = 8000, 800
 CONFIG = """\
@@ -113,7 +113,10 @@ def test_a_table_is_written_once(journal, pair, tmp_path):
         (("dog", "{tmp}/song.wav"), "is no journal: name one, or a folder"),
         (("dog", "{tmp}", "--stream", "x"), "--stream is for journals"),
         (("dog", "{journal}", "--label", "zz"), "holds no sound labelled 'zz'"),
-        (("dog", "{journal}", "-o", "{tmp}/song.wav"), "song.wav' is"),
+        (
+            ("dog", "{journal}", "-o", "{tmp}/song.wav"),
+            "song.wav' exists and is a recording",
+        ),
         (("dog", "{journal}", "-o", "{tmp}/found.csv"), "exists already"),
     ],
 )
@@ -124,7 +127,9 @@ def test_what_cannot_be_done_is_one_sentence(
     (tmp_path / "found.csv").write_text(header)
     given = [arg.format(tmp=tmp_path, journal=journal) for arg in args]
     before = (tmp_path / "song.wav").read_bytes()
-    assert main(["search", *given, "--model", str(pair)]) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["search", *given, "--model", str(pair)])
+    assert ended.value.code == 1
     told = capsys.readouterr().err
     assert expected in told.replace("\n", " ")
     assert (tmp_path / "found.csv").read_text() == header

@@ -1,1 +1,0 @@
-"""Text search over the sounds of a journal or folder."""
