@@ -97,9 +97,8 @@ def make_cell(
     cpu_s = time.process_time() - began
     figures = evaluate_bundle(bundle, test)["classifier"]
     known = set(figures["units"])
-    every = Counter(
-        a.unit for r in test for a in r.own_annotations if a.unit not in "-x"
-    )
+    labels = [a.unit for r in test for a in r.own_annotations]
+    every = Counter(label for label in labels if label not in UNSURE)
     absent = sum(n for unit, n in every.items() if unit not in known)
     right = figures["reference_syllables"]
     edits = figures["syllable_error_percent"] * right / 100 + absent

@@ -32,6 +32,7 @@ RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
     # The choice among detectors has tests of its own.
     "detector": {"others": False},
+    "split": {"folds": 2},
     "classifier": {
         "n_hidden": 24,
         "updates": 240,
@@ -103,10 +104,10 @@ def test_the_manifest_describes_data_splits_and_figures(bundle_folder: Path) -> 
     files = [name for part in split.values() for name in part]
     assert len(files) == len(set(files)) == 8
     assert manifest.figures["classifier"]["reference_syllables"] > 0
+    assert split["test"] == []
+    left_out = manifest.figures["cross_validation"]
+    assert left_out["recordings"] == manifest.figures["recordings"] == 8
     assert manifest.forecast is not None
-    forecast = manifest.figures["forecast"]
-    assert forecast["segments"] == manifest.figures["classifier"]["reference_syllables"]
-    assert forecast["nats_before_onset"] > 0
     rbm = manifest.figures["rnn_rbm"]
     assert rbm["mse"] < rbm["mse_persistence"]
     assert set(manifest.files) >= {"classifier.onnx", "rnn_rbm.onnx", "README.md"}
@@ -251,7 +252,7 @@ def test_existing_bundles_files_and_trainings_are_not_overwritten(
     with pytest.raises(ConfigError, match="another recipe or other data"):
         train_bundle(job, recipe, Reporter(), StopFlag())
     mark.write_bytes(marked)
-    whole = (job.work_path / "classifier.pt").read_bytes()
+    whole = (job.work_path / "fold1.pt").read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     for content, cause in (
@@ -259,7 +260,7 @@ def test_existing_bundles_files_and_trainings_are_not_overwritten(
         (b"", "it is empty"),
         (flipped, "it is damaged"),
     ):
-        (job.work_path / "classifier.pt").write_bytes(content)
+        (job.work_path / "fold1.pt").write_bytes(content)
         with pytest.raises(ConfigError, match=f"cannot be resumed from, {cause}"):
             train_bundle(job, recipe, Reporter(), StopFlag())
 
