@@ -94,6 +94,36 @@ def choose_threshold(segments: NamedSegments, cost: float, margin: float) -> flo
     return _posterior(float(np.sqrt(last * following)))
 
 
+def choose_thresholds(
+    segments: NamedSegments, names: Sequence[str], cost: float, margin: float
+) -> dict[str, float]:
+    """Choose the threshold of each unit: that of all units, or a higher one for free.
+
+    A unit's own threshold has odds that are `margin` times below those of the least
+    likely right name of the unit that is kept, so that it loses none of them. It
+    rejects other animals and noises, which are in no cross-validation.
+
+    Parameters
+    ----------
+    segments : NamedSegments
+        Segments of recordings that were left out.
+    names : sequence of str
+        Unit names, silence first.
+    cost : float
+        What a wrong name costs against no name.
+    margin : float
+        As of `choose_threshold`.
+    """
+    shared = choose_threshold(segments, cost, margin)
+    right = (segments.unit == segments.true) & (segments.posterior >= shared)
+    thresholds = {}
+    for unit, name in enumerate(names[1:], start=1):
+        kept = segments.posterior[right & (segments.unit == unit)]
+        own = _posterior(float(_odds(kept).min()) / margin) if len(kept) else 0.0
+        thresholds[name] = max(shared, own)
+    return thresholds
+
+
 def choose_typical(
     segments: NamedSegments,
     names: Sequence[str],

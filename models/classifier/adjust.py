@@ -19,7 +19,7 @@ from neurovocal.engine.contracts.bundle import (
 from neurovocal.models.classifier.abstention import (
     NamedSegments,
     accepted,
-    choose_threshold,
+    choose_thresholds,
     choose_typical,
 )
 from neurovocal.models.classifier.calibration import (
@@ -167,11 +167,11 @@ def choose_abstentions(
     least = (config.duration_margin, config.agreement_margin)
     limits = choose_typical(named, spec.units, config.unknown_cost, typical, least)
     spec = spec.model_copy(update={"typical": limits})
-    threshold = choose_threshold(
-        accepted(named, spec), config.unknown_cost, config.unknown_margin
+    thresholds = choose_thresholds(
+        accepted(named, spec), spec.units, config.unknown_cost, config.unknown_margin
     )
-    thresholds = dict.fromkeys(spec.units[1:], min(threshold, config.unknown_cap))
-    return spec.model_copy(update={"thresholds": thresholds})
+    capped = {name: min(p, config.unknown_cap) for name, p in thresholds.items()}
+    return spec.model_copy(update={"thresholds": capped})
 
 
 def calibrate(

@@ -7,6 +7,7 @@ from neurovocal.engine.contracts.bundle import TypicalSpec
 from neurovocal.models.classifier.abstention import (
     NamedSegments,
     choose_threshold,
+    choose_thresholds,
     choose_typical,
 )
 
@@ -62,6 +63,17 @@ def test_without_a_wrong_name_the_threshold_lies_below_all_right_ones() -> None:
         odds / (1 + odds), abs=1e-4
     )
     assert choose_threshold(NamedSegments.of([]), 2.0, 10.0) == 0.0
+
+
+def test_a_unit_has_a_higher_threshold_if_that_loses_no_right_name() -> None:
+    rows = [right(0.5), (2, 0.99, 2, 10, -0.1), (2, 0.999, 2, 10, -0.1)]
+    chosen = choose_thresholds(NamedSegments.of(rows), ["", "a", "b", "c"], 2.0, 10.0)
+    assert chosen["a"] == chosen["c"] == pytest.approx(0.1 / 1.1, abs=1e-4)
+    assert chosen["b"] == pytest.approx(9.9 / 10.9, abs=1e-4)
+    rows += [wrong(0.3), wrong(0.4)]
+    above = choose_thresholds(NamedSegments.of(rows), ["", "a", "b", "c"], 2.0, 10.0)
+    assert 0.4 < above["a"] < 0.5
+    assert above["b"] == chosen["b"]
 
 
 @pytest.mark.parametrize(
