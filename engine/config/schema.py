@@ -149,7 +149,7 @@ class GlobalConfig(Options):
     """Frames per network call: 1 answers soonest, 25 or more costs least."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that the lanes are spread over, at most one for each lane; 1: all run
-    in this process (docs/how-to/recordings.md)."""
+    in this process (docs/station/operation.md)."""
     stop_timeout_s: float = Field(default=1.5, gt=0, le=3600)
     """Time for an orderly stop; then waiting messages are dropped and counted."""
     control: StageConfig | None = None
