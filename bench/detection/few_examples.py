@@ -66,10 +66,25 @@ def split_examples(
         if choice and number == 0:
             first = _drawn(spans[: max(1, len(spans) - count - _LEFT)], random)
         taken = spans[first : first + wanted]
-        begin = spans[first - 1][1] if first else 0.0
+        begin = max(
+            spans[first - 1][1] if first else 0.0,
+            _complete_from(recording, spans[first][0]),
+        )
         examples += [Example(recording.path, begin, on, off) for on, off in taken]
         left[at] = _without(recording, spans, begin, taken[-1][1])
     return examples, list(left.values())
+
+
+def _complete_from(recording: Recording, onset_s: float) -> float:
+    """Return from when on labels are complete up to an onset, in seconds."""
+    begin = stop = 0.0
+    for first, last in sorted(recording.judged or [(0.0, inf)]):
+        if first > onset_s:
+            break
+        if first > stop:
+            begin = first
+        stop = max(stop, last)
+    return begin
 
 
 def _drawn(spans: Sequence[Span], random: np.random.Generator) -> int:

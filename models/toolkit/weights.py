@@ -45,7 +45,9 @@ class Weights(NamedTuple):
         return np.asarray(levels @ np.array(self.weights) - self.zero_db)
 
 
-def learn_weights(examples: Sequence[Levels], others: Levels) -> Weights:
+def learn_weights(
+    examples: Sequence[Levels], others: Levels, unlearned: Levels | None = None
+) -> Weights:
     """Return the weights that tell examples from other sound.
 
     Parameters
@@ -54,6 +56,9 @@ def learn_weights(examples: Sequence[Levels], others: Levels) -> Weights:
         Levels of the hops of each example, in dB; at least one.
     others : float64[n_hops, n_levels]
         Those of other sound, perhaps none.
+    unlearned : float64[n_levels], optional
+        Weights, not negative, that are part of the result whatever the examples; their
+        sum is that part, less than 1.
     """
     others = others[:: max(1, len(others) // _MOST_OTHERS)]
     levels = np.concatenate((*examples, others)) / _SCALE_DB
@@ -67,7 +72,11 @@ def learn_weights(examples: Sequence[Levels], others: Levels) -> Weights:
     if size == 0:
         # Nothing is heard in the examples.
         found, size = np.ones(len(found)), float(len(found))
-    weights = np.round(found / size, _DIGITS)
+    found /= size
+    if unlearned is not None:
+        found = (1 - unlearned.sum()) * found + unlearned
+        found /= np.abs(found).sum()
+    weights = np.round(found, _DIGITS)
     zero_db = float(np.median(others @ weights)) if len(others) else 0.0
     return Weights(tuple(weights.tolist()), round(zero_db, 2))
 

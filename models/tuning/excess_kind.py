@@ -8,7 +8,7 @@ will run, causally. An example is judged by weights that were learned without it
 must be found if it were fainter, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from neurovocal.models.tuning.search import Values
 from neurovocal.plugins.detectors.band_excess import FloorOptions
 from neurovocal.plugins.detectors.band_level import default_band
 from neurovocal.plugins.detectors.excess import (
+    N_WEIGHTS,
     BandPool,
     ExcessOptions,
     ForwardMask,
@@ -49,10 +50,13 @@ POOLS: tuple[Pool, ...] = ("power", "level")
 _USUAL_SHARE, _LEAST_ON_DB = 0.35, 2.0
 # Of fewer examples none can be spared to judge weights; of more nothing else is tried.
 _LEAST_FOR_WEIGHTS, _MANY = 3, 40
+# Part of all weights that does not depend on what differs between examples and other
+# sound: other calls of the animal differ from the examples.
+_UNLEARNED = 0.3
 # Examples must be found, too, if they are nearer to the noise by this share.
 _FAINTER = 0.3
 _MOST_FOLDS = 10
-_LEAST_PEAK_DB, _MOST_SCALE = 0.1, 20.0
+_LEAST_PEAK_DB, _MOST_SCALE, _MOST_ZERO_DB = 0.1, 20.0, 190.0
 _USUAL_BELOW_DB = 2.0
 _USUAL_MASK_DB, _USUAL_DECAY = 16.0, 400.0
 
@@ -181,6 +185,8 @@ class _WeightedScores:
     peak_db : float
         Score that examples usually reach by another way of pooling: weights are scaled
         to that, so that thresholds mean about the same.
+    unlearned : float64[n_levels]
+        What is added to weights whose magnitudes have the sum ``1 - unlearned.sum()``.
 
     Attributes
     ----------
@@ -192,8 +198,13 @@ class _WeightedScores:
     """
 
     def __init__(
-        self, heard: Sequence[Heard], levels: WeightedLevels, peak_db: float
+        self,
+        heard: Sequence[Heard],
+        levels: WeightedLevels,
+        peak_db: float,
+        unlearned: NDArray[np.float64],
     ) -> None:
+        self._unlearned = unlearned
         self._rows = [levels(each.rows) for each in heard]
         places = [
             (number, hops) for number, e in enumerate(heard) for hops in e.of_example
@@ -207,7 +218,9 @@ class _WeightedScores:
             for number, hops in places
         ]
         usual_db = max(float(np.median(reached)), _LEAST_PEAK_DB)
-        self._scale = float(np.clip(peak_db / usual_db, 1 / _MOST_SCALE, _MOST_SCALE))
+        # So that the noise's score stays a possible option, whatever the noise.
+        most = min(_MOST_SCALE, _MOST_ZERO_DB / max(abs(learned.zero_db), 1.0))
+        self._scale = float(np.clip(peak_db / usual_db, 1 / _MOST_SCALE, most))
         self.learned = learned.scaled(self._scale)
         self.scores = [self.learned.scores(own) for own in self._rows]
         self.without = [scores.copy() for scores in self.scores]
@@ -222,7 +235,19 @@ class _WeightedScores:
 
     def _learn(self, places: Sequence[tuple[int, slice]]) -> Weights:
         examples = [self._rows[number][hops] for number, hops in places]
-        return learn_weights(examples, self._others)
+        return learn_weights(examples, self._others, self._unlearned)
+
+
+def _unlearned(bands: slice, share: float) -> NDArray[np.float64]:
+    """Return weights of the sum `share`: half for the calls' bands, all alike.
+
+    The other half is for the loudest of them.
+    """
+    weights = np.zeros(N_WEIGHTS)
+    weights[: N_WEIGHTS - 1][bands] = 1.0
+    weights *= share / 2 / weights.sum()
+    weights[-1] = share / 2
+    return weights
 
 
 class ExcessKind:
@@ -239,6 +264,8 @@ class ExcessKind:
         by rules that many segments tell.
     fainter : bool
         Judge the options as if the examples were fainter, too.
+    unlearned : float
+        Part of the weights that is the same whatever the examples, from 0 to 1.
 
     Attributes
     ----------
@@ -257,6 +284,7 @@ class ExcessKind:
         *,
         has_buffers: bool = False,
         fainter: bool = False,
+        unlearned: float = 0.0,
     ) -> None:
         heard = parts.heard
         self.pool = pool
@@ -269,7 +297,12 @@ class ExcessKind:
         self.peaks_db, self.noise_db = _peaks(heard, powers)
         if pool == "weights":
             usual_db = float(np.median(np.concatenate(self.peaks_db)))
-            weighted = _WeightedScores(heard, WeightedLevels(bands, cells), usual_db)
+            weighted = _WeightedScores(
+                heard,
+                WeightedLevels(bands, cells),
+                usual_db,
+                _unlearned(bands, unlearned),
+            )
             self._common |= weighted.learned._asdict()
             self._scores, tried = weighted.scores, weighted.without
         else:
@@ -376,8 +409,12 @@ class ExcessKind:
         return ExcessOptions(**options)
 
 
-def excess_kinds(parts: ExcessParts) -> list[ExcessKind]:
-    """Return the ways of pooling that examples are enough for.
+def excess_kinds(parts: ExcessParts) -> Iterator[list[ExcessKind]]:
+    """Yield ways of pooling to compare, then others for examples that no weights tell.
+
+    With few examples weights that are partly the same for all calls come first: the
+    other calls are less like the examples than these are like each other. Many examples
+    tell all that is needed, and fewer than three no weights.
 
     Parameters
     ----------
@@ -385,9 +422,11 @@ def excess_kinds(parts: ExcessParts) -> list[ExcessKind]:
         Of the examples.
     """
     n_examples = sum(len(heard.stretch.spans) for heard in parts.heard)
-    pools: list[Pool] = list(POOLS)
     if n_examples >= _LEAST_FOR_WEIGHTS:
-        pools.append("weights")
-    if n_examples > _MANY:
-        pools = ["weights"]
-    return [ExcessKind(parts, pool, fainter=True) for pool in pools]
+        shares = (0.0,) if n_examples > _MANY else (_UNLEARNED, 0.0)
+        yield [
+            ExcessKind(parts, "weights", fainter=True, unlearned=share)
+            for share in shares
+        ]
+    if n_examples <= _MANY:
+        yield [ExcessKind(parts, pool, fainter=True) for pool in POOLS]

@@ -7,8 +7,8 @@ are far from the usual ones.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from neurovocal.models.toolkit.progress import ProgressCallback
@@ -17,7 +17,6 @@ from neurovocal.models.tuning.heard import Span, Stretch
 from neurovocal.models.tuning.judging import Judge
 from neurovocal.models.tuning.kind import Kind
 from neurovocal.models.tuning.search import CoordinateSearch, Values
-from neurovocal.plugins.detectors.excess import Pool
 
 # Costs of values that are further from the usual ones than the examples ask for, in
 # units of F1 per factor of two: one example leaves nearly everything at its start. From
@@ -26,9 +25,9 @@ _STRENGTH, _FEW = 0.02, 20
 # Of more examples only the best start is searched from.
 _MANY = 200
 _ROUNDS = 3
-# Another way of pooling must be better by this much: what differs between examples and
-# other sound tells more than how loud both are, and five examples do not show it.
-_PREFERRED: Mapping[Pool, float] = {"weights": 0.1}
+# Ways of pooling are compared in stages. A later one has to be better by this much, as
+# what differs between examples and other sound tells more than how loud both are.
+_MOST_STAGES, _MUCH_BETTER = 2, 0.2
 
 AnyKind = TypeVar("AnyKind", bound=Kind)
 
@@ -141,21 +140,30 @@ def fit(
     """
     parts = ExcessParts(stretches)
     judge = Judge(stretches)
-    kinds = excess_kinds(parts)
-    searched = []
-    for number, kind in enumerate(kinds):
+    chosen: tuple[ExcessKind, Searched] | None = None
+    for stage, kinds in enumerate(excess_kinds(parts)):
+        searched: list[Searched] = []
+        for number, kind in enumerate(kinds):
 
-        def tell(share: float, number: int = number) -> None:
-            on_progress((number + share) / len(kinds), "")
+            def tell(
+                share: float,
+                done: float = stage + number / len(kinds),
+                n: int = len(kinds),
+            ) -> None:
+                on_progress((done + share / n) / _MOST_STAGES, "")
 
-        best = search(kind, judge, tell)
-        ahead = _PREFERRED.get(kind.pool, 0.0)
-        searched.append(replace(best, cost=best.cost - ahead))
-    kind, best = best_of(kinds, searched)
+            searched.append(search(kind, judge, tell))
+        found = best_of(kinds, searched)
+        if chosen is None or found[1].cost < chosen[1].cost - _MUCH_BETTER:
+            chosen = found
+        if chosen[1].cost <= _MUCH_BETTER:
+            break
+    assert chosen is not None
+    kind, best = chosen
     options = kind.options(best.values)
     assert options is not None
-    found = judge.judged(kind.segments(best.values))
-    return Fit(options, found, kind.peaks_db, kind.noise_db)
+    segments = judge.judged(kind.segments(best.values))
+    return Fit(options, segments, kind.peaks_db, kind.noise_db)
 
 
 def peaks_of(stretches: Sequence[Stretch]) -> tuple[list[list[float]], float]:

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import detect
 import numpy as np
 import pytest
 import soundfile
-from annotated_sets import SETS, DataSet, read_set
+from annotated_sets import SETS, DataSet, Recording, read_set
 from few_examples import split_examples
 from peers import MOUSE_TOOLS, published
 from repository import ROOT
@@ -158,6 +159,15 @@ def test_examples_are_the_first_segments_and_the_rest_is_judged(data: Path) -> N
     assert [each.path.name for each in examples] == ["one.wav"] * 3 + ["two.wav"]
     assert [len(recording.spans) for recording in rest] == [0, 1]
     assert [recording.judged for recording in rest] == [[(1.4, inf)], [(0.6, inf)]]
+
+
+def test_sound_before_the_annotated_part_is_not_taken_for_complete() -> None:
+    spans = [(3.0, 3.1), (3.5, 3.6), (7.0, 7.1)]
+    recording = Recording(Path("one.wav"), spans, [(2.5, 3.3), (3.3, 4.0), (6.5, 8.0)])
+    examples, _ = split_examples([recording], 2)
+    assert [each.listed_from_s for each in examples] == [2.5, 2.5]
+    examples, _ = split_examples([replace(recording, spans=spans[2:])], 1)
+    assert examples[0].listed_from_s == 6.5
 
 
 def test_a_detector_of_few_examples_finds_the_rest(data: Path) -> None:

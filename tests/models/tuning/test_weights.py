@@ -50,6 +50,34 @@ def test_no_other_sound_and_silent_examples_are_no_error() -> None:
     assert silent.weights == (0.5, 0.5)
 
 
+def test_a_part_of_the_weights_is_for_calls_unlike_the_examples() -> None:
+    calls = [levels((20, 0, 0), 10, seed) for seed in range(5)]
+    others = levels((0, 0, 0), 800, 7)
+    unlearned = np.array((0.1, 0.1, 0.1))
+    learned = learn_weights(calls, others).weights
+    shared = learn_weights(calls, others, unlearned).weights
+    assert abs(learned[1]) < 0.05
+    assert shared[1] == pytest.approx(0.7 * learned[1] + 0.1, abs=0.02)
+    assert shared[0] > 0.7
+    assert sum(map(abs, shared)) == pytest.approx(1.0, abs=0.001)
+
+
+def test_examples_that_no_weights_tell_from_other_sound_are_fitted() -> None:
+    rng = np.random.default_rng(0)
+    samples = 0.001 * rng.standard_normal(5 * RATE)
+    # 0.3 s of noise every 0.4 s: the examples are parts of it.
+    is_loud = np.arange(len(samples)) / RATE % 0.4 < 0.3
+    samples += is_loud * 0.3 * rng.standard_normal(len(samples))
+    listed = [(0.45 + 0.8 * k, 0.5 + 0.8 * k) for k in range(5)]
+    stretch = Stretch(samples.astype(np.float32), RATE, listed, [(0.0, listed[-1][1])])
+    fitted = fit([stretch])
+    # They are within what is found, as are the other bursts.
+    assert all(
+        any(on < stop and first < off for on, off in fitted.found[0])
+        for first, stop in listed
+    )
+
+
 def test_calls_are_found_between_louder_sounds_of_another_kind() -> None:
     rng = np.random.default_rng(4)
     samples = 0.003 * rng.standard_normal(12 * RATE)
