@@ -154,7 +154,7 @@ def generate(
             "--picture": picture,
             "--explain": explain,
             "--units": units,
-            "--planned": planned,
+            "--planned": planned or None,
         }
         rows = _morph(bundle, morph, steps or 7, out, others, overwrite=overwrite)
         _print_morphs(rows, out, as_json)

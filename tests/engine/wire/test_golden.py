@@ -23,6 +23,7 @@ from neurovocal.engine.contracts.types import (
     Posteriors,
     Stats,
     StreamInfo,
+    Suggestion,
     Surprise,
     Synthesis,
     Trace,
@@ -80,6 +81,13 @@ GOLDEN = [
         40,
         '"segment":3,"unit":"a","posterior":0.5,"posteriors":{"a":0.5,"b":null},'
         '"status":"onset","model":"m"',
+        b"",
+    ),
+    (
+        Suggestion(3, 40, 90, "dog", 0.5, {"dog": 0.5, "cat": NAN}, "unknown", "m"),
+        40,
+        '"segment":3,"onset":40,"offset":90,"name":"dog","posterior":0.5,'
+        '"posteriors":{"dog":0.5,"cat":null},"reason":"unknown","model":"m"',
         b"",
     ),
     (
