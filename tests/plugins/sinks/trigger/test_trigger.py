@@ -228,7 +228,9 @@ TRIGGERS = """[
     posterior: 0.5, refractory_ms: 150, catch_share: 0.3, seed: 5,
     log: '{0}/one.jsonl', set: {{arguments: {{synthesis: continue}}}}}}}},
   {{plugin: trigger, options: {{name: two, pattern: '. $', bout_gap_ms: 60,
-    log: '{0}/two.jsonl', set: {{arguments: {{synthesis: 'off'}}}}}}}}]"""
+    log: '{0}/two.jsonl', set: {{arguments: {{synthesis: 'off'}}}}}}}},
+  {{plugin: trigger, options: {{name: three, pattern: '[ei]', posterior: 0.5,
+    log: '{0}/three.jsonl', say: {{units: 'a b'}}}}}}]"""
 
 
 def test_replayed_run_sets_options_at_the_same_sample(tmp_path: Path) -> None:
@@ -244,6 +246,10 @@ def test_replayed_run_sets_options_at_the_same_sample(tmp_path: Path) -> None:
     twos = [json.loads(t) for t in (tmp_path / "two.jsonl").read_text().splitlines()]
     assert {t["outcome"] for t in ones} == {"set", "catch", "refractory"}
     assert {t["status"] for t in twos} == {"silence"}
+    three = tmp_path / "three.jsonl"
+    threes = [json.loads(t) for t in three.read_text().splitlines()]
+    assert "said" in {t["outcome"] for t in threes}
+    assert {t["arguments"]["units"] for t in threes} == {"a b"}
     log = tmp_path / "one.jsonl"
     before = log.read_bytes()
     done = neurovocal(
@@ -251,7 +257,7 @@ def test_replayed_run_sets_options_at_the_same_sample(tmp_path: Path) -> None:
     )
     found = json.loads(done.out)
     assert (done.code, found["differences"]) == (0, [])
-    assert found["identical"]["trigger"] == len(ones) + len(twos)
+    assert found["identical"]["trigger"] == len(ones) + len(twos) + len(threes)
     assert log.read_bytes() == before, "a replay writes no log"
 
 
@@ -261,6 +267,7 @@ def test_replayed_run_sets_options_at_the_same_sample(tmp_path: Path) -> None:
     [
         ("set: {model: nobody, arguments: {x: 1}}", None, "no model 'nobody'"),
         ("set: {model: '2', arguments: {x: 1}}", None, "no model '2'"),
+        ("say: {model: nobody, units: a}", None, "no model 'nobody'"),
         ("log: '-'", "[]", "lane 'demo': the lane has no model that labels"),
     ],
 )
