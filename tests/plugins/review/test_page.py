@@ -56,6 +56,7 @@ def until(seen: Visit, script: str, argument: object = None) -> None:
 def opened(browser: Browser, url: str, **options: object) -> Visit:
     found = visit(browser, url, **options)
     until(found, "document.body.dataset.ready === 'yes'")
+    found.page.evaluate(LISTEN)
     return found
 
 
@@ -64,9 +65,25 @@ def press(seen: Visit, *keys: str) -> None:
         seen.page.keyboard.press(key)
 
 
+# All that the line of the status has said: a text may be followed by the next before
+# it is looked at.
+LISTEN = """() => {
+    window.told = [];
+    new MutationObserver((changes) => {
+        for (const change of changes)
+            for (const node of change.addedNodes) told.push(node.textContent);
+    }).observe(document.getElementById('status'), {childList: true});
+}"""
+TOLD = """(text) => {
+    const place = (window.told ?? []).findIndex((each) => each.includes(text));
+    if (place >= 0) told.splice(0, place + 1);
+    return place >= 0 || document.getElementById('status').textContent.includes(text);
+}"""
+
+
 def status(seen: Visit, text: str) -> None:
-    """Wait until the page tells something."""
-    until(seen, "t => document.getElementById('status').textContent.includes(t)", text)
+    """Wait until the page tells something, or has told it since the last wait."""
+    until(seen, TOLD, text)
 
 
 def events(review: ReviewSession) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from processes.waiting import PROCESS_S
+from processes.waiting import PATIENCE_S, PROCESS_S
 
 from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
 from neurovocal.engine.contracts.errors import (
@@ -30,6 +30,7 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins.sources.pipe import command as pipe_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
 from neurovocal.plugins.sources.pipe.source import plugin
 
@@ -45,6 +46,12 @@ def make(clock=None, **options):
 def problems(**options):
     context = BuildContext(ManualClock(), "run")
     return list(plugin.check(plugin.options(sample_rate=RATE, **options), context))
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let a program that has closed its output take its time to end."""
+    monkeypatch.setattr(pipe_command, "_GRACE_S", PATIENCE_S)
 
 
 def read_to_end(source):
@@ -152,6 +159,7 @@ def test_a_command_is_live_by_default():
     assert make(live=True).live is True
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("live", [True, False])
 def test_a_failing_command_is_reported_after_the_last_sample(pcm, live):
     path, values = pcm
@@ -174,6 +182,7 @@ def test_a_failing_command_is_reported_after_the_last_sample(pcm, live):
         source.read(0)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_killed_command_is_reported_with_its_signal():
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     source = make(command=[PYTHON, "-c", code])
@@ -257,6 +266,7 @@ def test_a_command_that_hangs_ends_with_a_killed_engine(tmp_path):
     os.close(alive)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_ffmpeg(tmp_path):
     values = np.random.default_rng(1).uniform(-0.5, 0.5, (RATE, 1)).astype(np.float32)
@@ -379,7 +389,7 @@ def test_not_live_the_anchor_comes_from_start_utc(pcm):
         start_utc="1970-01-01T01:00Z",
     )
     source.open()
-    assert source.read(1) == Anchor(0, 3600 * NS)
+    assert source.read(PATIENCE_S) == Anchor(0, 3600 * NS)
 
 
 def test_channels_are_checked():
@@ -446,7 +456,7 @@ def test_a_terminal_as_standard_input_is_refused():
         stdin=follower,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=PROCESS_S,
         check=False,
     )
     os.close(leader)

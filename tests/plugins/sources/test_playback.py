@@ -6,6 +6,7 @@ from threading import Event as Flag
 import numpy as np
 import pytest
 import soundfile
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
@@ -90,7 +91,7 @@ def test_blocks_and_anchors_have_the_time_of_playing(song):
     clock.advance(0.25)
     items = []
     while not items or not isinstance(items[-1], Block) or items[-1].stop < RATE // 4:
-        item = source.read(1.0)
+        item = source.read(PATIENCE_S)
         assert item is not None
         items.append(item)
     assert isinstance(items[0], Anchor)
@@ -144,7 +145,7 @@ def test_the_recording_continues_while_the_source_is_closed(song):
 def read_samples(source, least):
     blocks, count = [], 0
     while count < least:
-        item = source.read(1.0)
+        item = source.read(PATIENCE_S)
         assert item is not None
         if isinstance(item, Block):
             blocks.append(item.samples)

@@ -122,10 +122,10 @@ def test_a_control_socket_in_the_place_of_replay_is_told(engine, monkeypatch):
         def is_told():
             engine.send()
             control.serve(lambda request: {"ok": False, "error": "no command"}, 0.01)
-            return control.endpoint in watching.shown.detail
+            detail = watching.shown.detail
+            return control.endpoint in detail and "is it the 'replay' end" in detail
 
         until(is_told)
-        assert "is it the 'replay' endpoint" in watching.shown.detail
     control.close()
 
 
@@ -133,16 +133,16 @@ def test_an_engine_that_falls_silent_and_comes_back(engine, monkeypatch):
     monkeypatch.setattr(module, "_SILENT_S", 0.5)
     with Watching(engine.zmq.endpoint) as watching:
         subscribed(engine, watching)
-        until(lambda: watching.shown.connected)
+
+        def is_heard():
+            engine.send()
+            shown = watching.shown
+            return shown.connected and shown.detail == ""
+
+        until(is_heard)
         until(lambda: not watching.shown.connected)
         assert "no message since" in watching.shown.detail
-
-        def is_back():
-            engine.send()
-            return watching.shown.connected
-
-        until(is_back)
-        assert watching.shown.detail == ""
+        until(is_heard)
 
 
 def test_a_restart_of_the_engine_leaves_no_hole(tmp_path):

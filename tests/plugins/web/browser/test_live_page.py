@@ -27,6 +27,15 @@ def freeze(opened: Visit) -> None:
     opened.until("() => neurovocal.report().every((r) => !r.live)")
 
 
+# The run goes on: rows are counted and looked at in one moment.
+EVERY_ROW = (
+    "() => {{ const rows = [...document.querySelectorAll('.log-row')];"
+    " return rows.length >= {number} && rows.every((row) => {{"
+    " const is = (name) => row.classList.contains(name);"
+    " return {condition}; }}); }}"
+)
+
+
 def rows(opened: Visit) -> int:
     number: int = opened.page.evaluate("neurovocal.rows()")
     return number
@@ -43,7 +52,7 @@ def test_shows_all_parts(seen: Visit, run: PagedRun) -> None:
     assert page.locator("#units tr").count() > 3
     assert "median" in page.locator("#latency-words").inner_text()
     seen.until("() => document.querySelector('#health').innerText.includes('heard')")
-    assert page.locator("#connection").inner_text() == "live"
+    seen.until("() => document.querySelector('#connection').innerText === 'live'")
     assert " UTC" in page.locator(".stream .clock").inner_text()
     assert seen.hosts == {f"127.0.0.1:{run.port}"}
 
@@ -149,25 +158,21 @@ def test_tab_reaches_every_control_and_shows_where_it_is(seen: Visit) -> None:
 
 def test_filters_of_the_log(seen: Visit) -> None:
     page = seen.page
-    shown = page.locator(".log-row")
     page.select_option("#filter-kind", "rejected")
-    seen.until("() => document.querySelectorAll('.log-row').length > 3")
-    assert page.locator(".log-row.rejected").count() == shown.count()
+    seen.until(EVERY_ROW.format(number=4, condition="is('rejected')"))
     page.select_option("#filter-kind", "heard")
-    seen.until("() => document.querySelectorAll('.log-row').length > 3")
-    assert page.locator(".log-row.rejected").count() == 0
+    seen.until(EVERY_ROW.format(number=4, condition="!is('rejected')"))
     page.select_option("#filter-unit", "e")
-    texts = page.locator(".log-row .unit").all_inner_texts()
-    assert texts
-    assert all(text.endswith("e") for text in texts)
+    is_e = "querySelector('.unit')?.innerText.endsWith('e')"
+    seen.until(EVERY_ROW.format(number=1, condition="row." + is_e))
+    n_rows = rows(seen)
     page.fill("#filter-to", "0.5")
-    assert rows(seen) < len(texts)
+    assert rows(seen) < n_rows
     page.fill("#filter-to", "1")
     page.select_option("#filter-unit", "")
     page.select_option("#filter-kind", "both")
     page.fill("#filter-text", "near miss")
-    seen.until("() => document.querySelectorAll('.log-row').length > 0")
-    assert page.locator(".log-row.near_miss").count() == shown.count()
+    seen.until(EVERY_ROW.format(number=1, condition="is('near_miss')"))
 
 
 def test_steering_sets_the_temperature(seen: Visit, run: PagedRun) -> None:

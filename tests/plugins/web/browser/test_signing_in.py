@@ -6,6 +6,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser.chromium import visit
 from browser.engines import PagedRun
 from playwright.sync_api import Browser
+from processes.waiting import until
 
 TOKEN = "correct-horse-battery"
 
@@ -33,7 +34,7 @@ def test_a_wrong_token_is_told_and_a_right_one_opens(
         assert serious == []
         page.fill("input[name=token]", "wrong-horse-battery")
         page.click("button")
-        assert page.get_by_role("alert").inner_text() != ""
+        until(lambda: page.get_by_role("alert").inner_text() != "")
         assert page.url.endswith("/login")
         page.fill("input[name=token]", TOKEN)
         page.keyboard.press("Enter")
