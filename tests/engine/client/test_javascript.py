@@ -28,10 +28,7 @@ N_FRAMES = 400
 PER_LABEL = 4
 
 node, npm = shutil.which("node"), shutil.which("npm")
-pytestmark = [
-    pytest.mark.skipif(not (node and npm), reason="needs Node.js with npm"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.skipif(not (node and npm), reason="needs Node.js with npm")
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,17 @@
 """Run the command line in a process of its own."""
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes.preloaded import Client
 from processes.waiting import PROCESS_S
 from repository import ROOT
 
@@ -23,16 +27,28 @@ class Done:
 
 
 def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") -> Done:
-    """Run a command to its end; return exit code, stdout and stderr."""
-    done = subprocess.run(
-        [*NEUROVOCAL, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        cwd=cwd,
-        timeout=PROCESS_S,
-        check=False,
+    """Run a command to its end; return exit code, stdout and stderr.
+
+    It runs in a process of its own, a fork of one that has loaded the program.
+    """
+    code, out, err = _loaded().run(
+        "neurovocal",
+        [str(argument) for argument in arguments],
+        cwd or Path.cwd(),
+        stdin,
+        PROCESS_S,
+        dict(os.environ),
     )
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Done(code, out.decode(), err.decode())
+
+
+@functools.cache
+def _loaded() -> Client:
+    folder = tempfile.TemporaryDirectory(prefix="neurovocal-tests-")
+    client = Client(Path(folder.name), dict(os.environ))
+    atexit.register(folder.cleanup)
+    atexit.register(client.close)
+    return client
 
 
 @contextmanager
