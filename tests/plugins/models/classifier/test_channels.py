@@ -71,7 +71,7 @@ def test_surprise_and_songs_of_channels_together_are_those_of_each():
     assert {"Surprise", "Synthesis", "Label"} <= kinds
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(lengths=LENGTHS, at=st.integers(0, len(ARRAY)), missing=st.integers(0, 5000))
 def test_labels_do_not_depend_on_blocks(classifiers, lengths, at, missing):
     alone, together = classifiers.play(script(ARRAY, [(at, missing)], lengths))
