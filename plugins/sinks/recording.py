@@ -8,7 +8,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,10 @@ class RecordingSink:
 
     def close(self) -> None:
         """Complete all files; a sink that is opened again continues them."""
-        for track in self._tracks.values():
-            track.close()
-        self._folder.close()
+        with ExitStack() as stack:  # a disk that fails keeps no other file open
+            stack.callback(self._folder.close)
+            for track in self._tracks.values():
+                stack.callback(track.close)
 
     def _track(self, stream: str) -> "_Track":
         track = self._tracks.get(stream)

@@ -1,6 +1,7 @@
 """Write synthesized audio to WAV files: one per stream, aligned with the stream."""
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from neurovocal.engine import (
@@ -89,9 +90,10 @@ class WavSink:
 
     def close(self) -> None:
         """Complete all files; a sink that is opened again continues them."""
-        for file in self._files.values():
-            file.close()
-        self._folder.close()
+        with ExitStack() as stack:  # a disk that fails keeps no other file open
+            stack.callback(self._folder.close)
+            for file in self._files.values():
+                stack.callback(file.close)
 
     def _open_file(self, info: StreamInfo) -> FloatWave:
         path = self._folder.folder / f"{stream_file_name(info.stream)}.wav"

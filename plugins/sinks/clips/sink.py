@@ -174,9 +174,11 @@ class ClipsSink:
 
     def close(self) -> None:
         """Write the clips with an incomplete post-roll."""
-        while self._streams:
-            self._end(next(iter(self._streams)))
-        self._store.close()
+        try:
+            while self._streams:
+                self._end(next(iter(self._streams)))
+        finally:
+            self._store.close()
 
     @property
     def losses(self) -> str | None:

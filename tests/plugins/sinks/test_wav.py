@@ -1,5 +1,6 @@
 """WAV sink: audio is aligned with the stream, and overlaps are added."""
 
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Audio, Message, StreamInfo
 from neurovocal.plugins.sinks.wav import WavSink
+from neurovocal.plugins.storage import file_lock
 
 
 def message(start: int, samples: Any, stream: str = "cage") -> Message:
@@ -55,6 +57,28 @@ def test_streams_have_files_of_their_own_with_long_silence(tmp_path: Path) -> No
     assert len(written(tmp_path / "new")) == 200_010
     assert not written(tmp_path / "new")[:200_000].any()
     assert list(written(tmp_path / "new", "nest%2F1")) == [0, 0, 0, 1, 1]
+
+
+def test_a_file_that_cannot_be_completed_keeps_no_other_and_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = WavSink(tmp_path)
+    sink.open()
+    status = tmp_path.stat()
+    assert (status.st_dev, status.st_ino) in file_lock._held
+    sink.write(message(0, np.ones(4)))
+    sink.write(message(0, np.ones(4), "nest"))
+
+    def fail() -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(sink._files["cage"], "close", fail)
+        with pytest.raises(OSError, match="No space left"):
+            sink.close()
+    assert (status.st_dev, status.st_ino) not in file_lock._held
+    assert list(written(tmp_path, "nest")) == [1, 1, 1, 1]
+    sink.close()
 
 
 def test_reopened_sink_continues_its_files(tmp_path: Path) -> None:
