@@ -9,6 +9,7 @@ recorded without this; their test compares with them, so a difference between th
 ways would be seen.
 """
 
+import gc
 import io
 import json
 import os
@@ -34,6 +35,7 @@ def serve(path: str) -> None:
     (point,) = entry_points(group="console_scripts", name=_PROGRAM)
     program = point.load()
     _warm_up(program)
+    gc.freeze()  # forks need not look at what was there before, nor copy it
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
