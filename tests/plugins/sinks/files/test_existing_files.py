@@ -101,9 +101,11 @@ def test_sound_with_the_name_of_a_stream_is_set_aside(
     kept = tmp_path / "kept"
     kept.mkdir()
     before = make(WAV, kept / "bengalese-finch.flac.wav")
+    samples, rate = soundfile.read(RECORDING, frames=2 * 32_000)
+    soundfile.write(tmp_path / RECORDING.name, samples, rate)
     config = tmp_path / "c.yaml"
     config.write_text(
-        f"version: 1\nsource: {{plugin: file, options: {{path: '{RECORDING}'}}}}\n"
+        f"version: 1\nsource: {{plugin: file, options: {{path: {RECORDING.name}}}}}\n"
         "bundle: bengalese-finch\n"
         "models:\n"
         "  - {plugin: rnn_rbm, options: {synthesis: predict, sound: true}}\n"
