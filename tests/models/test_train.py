@@ -35,10 +35,10 @@ RECIPE: dict[str, Any] = {
     "split": {"folds": 2},
     "classifier": {
         "n_hidden": 24,
-        "updates": 240,
+        "updates": 120,
         "sequence_length": 120,
         "learning_rate": 0.01,
-        "validate_every": 60,
+        "validate_every": 30,
     },
     "rnn_rbm": {
         "hidden_scalar": 0.5,
@@ -171,7 +171,7 @@ def test_a_bundle_has_a_report_and_a_history(bundle_folder: Path) -> None:
     # The manifest does not list the report, which may be removed.
     assert not [name for name in bundle.manifest.files if "report" in name]
     curves = read_history(bundle)
-    assert [row["update"] for row in curves["classifier"].rows] == [60, 120, 180, 240]
+    assert [row["update"] for row in curves["classifier"].rows] == [30, 60, 90, 120]
     assert [at for at, _ in curves["rnn_rbm"].phases] == [0, 60]
     assert curves["rnn_rbm"].phases[1][1].startswith("contrastive")
     for name, network in bundle.manifest.training["networks"].items():

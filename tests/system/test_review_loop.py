@@ -30,6 +30,7 @@ from neurovocal.plugins.review.journal import read_journal
 Truth = dict[str, list[tuple[float, float, str]]]
 
 RECIPE = {
+    "split": {"folds": 2},
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
     "classifier": {
         "n_hidden": 24,

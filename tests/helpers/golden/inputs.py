@@ -70,6 +70,7 @@ seed: 0
 threads: 1
 front_end:
   options: {frame_length: 128, hop_length: 64, scale: log}
+split: {folds: 1, draw_test: true}
 classifier:
   n_hidden: 24
   updates: 120

@@ -90,9 +90,12 @@ def test_the_source_recipe_trains_a_bundle_that_labels_correctly(
     assert figures["syllable_error_in_true_segments_percent"] == 0
 
 
+# One network less to train, and figures of the bundle itself.
+SPLIT = {"folds": 1, "draw_test": True}
 RECIPE = TrainConfig.model_validate(
     {
         "front_end": FRONT_END,
+        "split": SPLIT,
         "classifier": {
             "n_hidden": 16,
             "updates": 60,
@@ -111,6 +114,7 @@ RECIPE = TrainConfig.model_validate(
 )
 # Too few updates to change the weights.
 SHORT: dict[str, Any] = {
+    "split": SPLIT,
     "classifier": {"updates": 1, "learning_rate": 1e-9},
     "forecast": {"updates": 40, "batch_size": 4},
     "rnn_rbm": {
