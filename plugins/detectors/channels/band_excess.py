@@ -41,14 +41,12 @@ class BandExcesses:
         With the same options, for which `are_alike` holds.
 
     can_adopt : callable
-        Tells whether the caller can take over a channel, whose floors are settled.
+        Tells whether the caller can take over a channel.
 
     Attributes
     ----------
     apart : bool[n_channels]
         Channels whose floors are not kept here.
-    adopted : list of int
-        Channels that are no longer apart since the last call.
     levels : float32[n_channels, n_hops, 32]
         Of the hops that were last computed, in dB re full scale.
     """
@@ -57,7 +55,7 @@ class BandExcesses:
         self, parts: Sequence[BandExcess], can_adopt: Callable[[int], bool]
     ) -> None:
         first, n = parts[0], len(parts)
-        self._can_adopt = can_adopt
+        self._can_adopt = lambda c: parts[c].is_steady and can_adopt(c)
         self._first, self._parts = first, list(parts)
         self._floors = BandFloors(n * N_BANDS, first.memory_hops)
         self._alone = BandFloors(N_BANDS, first.memory_hops)
@@ -71,7 +69,6 @@ class BandExcesses:
         )
         self.apart = np.ones(n, np.bool_)
         self._has_noise = np.zeros(n, np.bool_)
-        self.adopted: list[int] = []
         self.levels = np.empty((n, 0, N_BANDS), np.float32)
 
     @staticmethod
@@ -95,7 +92,6 @@ class BandExcesses:
         excess : float32[n_channels, n_hops, 32]
             In dB; of channels that are apart it has no meaning.
         """
-        self._adopt()
         part, state = self._first, self._state
         known = np.concatenate((state.tail, block.samples.T), axis=1)
         hop, length = part.hop_length, part.frame_length
@@ -141,25 +137,38 @@ class BandExcesses:
             part._floors.counts = counts[channel].copy()
             part._floor = state.floor[channel].copy()
             part._n_heard = int(state.heard[channel])
-            part._pending = [rows[channel].copy() for rows in state.pending]
+            pending = [rows[channel].copy() for rows in state.pending]
+            part._pending = [rows for rows in pending if len(rows)]
 
-    def _adopt(self) -> None:
-        """Take over the channels that are apart and now settled."""
-        self.adopted = []
-        state = self._state
-        if state.pending or not self.apart.any():
-            return
+    def adopt(self) -> list[int]:
+        """Take over the channels that are apart and now settled, and return them."""
+        apart, state = self.apart.nonzero()[0].tolist(), self._state
+        candidates = [c for c in apart if self._can_adopt(c)]
+        if not candidates:
+            return []
+        # All that are settled have the same levels since the last update, but those
+        # that have settled since then.
+        waiting = [np.empty((len(self._parts), 0, N_BANDS), np.float32)]
+        pending = np.concatenate([*waiting, *state.pending], axis=1)
         counts = state.counts.reshape(len(self._parts), N_BANDS, -1)
-        for channel in self.apart.nonzero()[0].tolist():
+        adopted = []
+        for channel in candidates:
             part = self._parts[channel]
-            if not part.is_steady or part._pending or not self._can_adopt(channel):
+            n_pending = sum(map(len, part._pending))
+            if self.apart.all():
+                pending = np.zeros((len(self._parts), n_pending, N_BANDS), np.float32)
+            elif n_pending != pending.shape[1]:
                 continue
+            if n_pending:
+                pending[channel] = np.concatenate(part._pending)
             counts[channel] = part._floors.counts
             state.floor[channel] = part._floor
             state.heard[channel] = part._n_heard
             self._has_noise[channel] = part._has_noise
             self.apart[channel] = False
-            self.adopted.append(channel)
+            adopted.append(channel)
+        self._state = state._replace(pending=(pending,))
+        return adopted
 
     def _updated(self, state: _State) -> _State:
         """Return the state with the pending levels in the floors."""

@@ -64,17 +64,13 @@ class ScoredExcessBatch:
 
     def compute(self, item: Block, /) -> None:
         """Compute the scores of a block float32[n_samples, n_channels]."""
+        for channel in self._excesses.adopt():
+            self._adopt(channel)
         self._first, self._excess = self._excesses.compute(item)
         self._then = item.stop
         self._scores = []
         if self._score is None:
             return
-        for channel in self._excesses.adopted:
-            score = self._stages[channel]._score
-            assert isinstance(score, BandScore)
-            self._peaks[0][channel], self._peaks[1][channel] = score.peaks
-            if self._network is not None:
-                self._network.adopt(channel)
         self._next_peaks = self._peaks
         if self._excess.shape[1]:
             scores, self._next_peaks = self._score.scored(
@@ -84,6 +80,14 @@ class ScoredExcessBatch:
             if self._network is not None:
                 levels = self._excess - self._score.usual_db
                 self._scores = self._network.push(levels, scores)
+
+    def _adopt(self, channel: int) -> None:
+        """Take over the peaks and the network of a channel."""
+        score = self._stages[channel]._score
+        if isinstance(score, BandScore):
+            self._peaks[0][channel], self._peaks[1][channel] = score.peaks
+        if self._network is not None:
+            self._network.adopt(channel)
 
     def _can_adopt(self, channel: int) -> bool:
         return self._network is None or self._network.can_adopt(channel)

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from stages.channels import Pair, Run, array_of
 from stages.lanes import RATE, make_lane, script
 
+from neurovocal.plugins.detectors.channels.band_excess import BandExcesses
+
 ARRAY = array_of(4, RATE, 1.6)
+LONG = array_of(4, RATE, 5.0)
 GAPS = st.lists(
     st.tuples(st.integers(0, len(ARRAY)), st.sampled_from([0, 7, 4000, 9000])),
     max_size=2,
@@ -38,6 +41,22 @@ def test_events_are_those_of_lanes_of_their_own(pair, length):
     assert together.blocks_together > 0
     found = [event[0] for _, events in alone.events[0] for event in events]
     assert found.count("Onset") >= 3
+
+
+def test_settled_channels_of_band_detectors_are_computed_together(pair, monkeypatch):
+    if not hasattr(pair.lanes[True][0].detector.stage, "band_edges_hz"):
+        pytest.skip("another kind of detector")
+    real, adopted = BandExcesses.adopt, []
+
+    def adopt(self):
+        found = real(self)
+        adopted.extend(found)
+        return found
+
+    monkeypatch.setattr(BandExcesses, "adopt", adopt)
+    alone, together = pair.play(script(LONG, [(50_000, 500)], [1023]))
+    assert together.events == alone.events
+    assert set(adopted) >= {0, 1}
 
 
 @settings(max_examples=15, deadline=None)
