@@ -55,7 +55,7 @@ class BandExcesses:
         self, parts: Sequence[BandExcess], can_adopt: Callable[[int], bool]
     ) -> None:
         first, n = parts[0], len(parts)
-        self._can_adopt = lambda c: parts[c].is_steady and can_adopt(c)
+        self._can_adopt = can_adopt
         self._first, self._parts = first, list(parts)
         self._floors = BandFloors(n * N_BANDS, first.memory_hops)
         self._alone = BandFloors(N_BANDS, first.memory_hops)
@@ -143,7 +143,9 @@ class BandExcesses:
     def adopt(self) -> list[int]:
         """Take over the channels that are apart and now settled, and return them."""
         apart, state = self.apart.nonzero()[0].tolist(), self._state
-        candidates = [c for c in apart if self._can_adopt(c)]
+        candidates = [
+            c for c in apart if self._parts[c].is_steady and self._can_adopt(c)
+        ]
         if not candidates:
             return []
         # All that are settled have the same levels since the last update, but those
