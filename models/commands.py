@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.evaluation.figure_tables import (
+    print_figures,
+    print_label_in_time,
+)
 
 if TYPE_CHECKING:
     from neurovocal.models.data.datasets import AnnotatedRecording
@@ -221,7 +224,7 @@ def train(
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)
-    _print_figures(bundle.manifest.figures)
+    print_figures(bundle.manifest.figures)
 
 
 def _detector_job(
@@ -262,7 +265,7 @@ def _train_detector(
     recipe = recipe.model_copy(update=given)
     with stop_on_signal() as stop:
         bundle = train_detector(datasets, job, recipe, Reporter(), stop)
-    _print_figures(bundle.manifest.figures)
+    print_figures(bundle.manifest.figures)
 
 
 def evaluate(
@@ -326,6 +329,7 @@ def evaluate(
     if picture is not None:
         require_modules("matplotlib")
     from neurovocal.models.data.soundness import read_recordings
+    from neurovocal.models.evaluation.checks import check_sound
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.plugins.storage.existing import any_of
     from neurovocal.plugins.storage.text_file import output_problems
@@ -367,7 +371,7 @@ def evaluate(
         "bundle": [loaded.folder],
     }
     refuse_overlap("output", reads, written)
-    _check_sound(loaded, recordings)
+    check_sound(loaded, recordings)
     if synthesis:
         _evaluate_synthesis(
             loaded, recordings, seconds, seed, against, picture, as_json
@@ -378,41 +382,6 @@ def evaluate(
         return
     part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
     _evaluate_recordings(loaded, recordings, part, report, as_json)
-
-
-def _check_sound(bundle: Bundle, recordings: list["AnnotatedRecording"]) -> None:
-    """Read every recording once; tell what of them is not measured.
-
-    Raises
-    ------
-    ConfigError
-        Recordings are damaged, or none can be measured; all mistakes at once.
-    """
-    from neurovocal.models.data.frames import resampling_notes
-    from neurovocal.models.data.soundness import read_recordings, silent_note
-    from neurovocal.models.evaluation.evaluate import (
-        left_out_notes,
-        short_problems,
-        trained_notes,
-    )
-    from neurovocal.models.toolkit.problems import Problems
-    from neurovocal.models.toolkit.progress import Reporter
-
-    reporter, problems = Reporter(), Problems()
-    notes = problems.of(lambda: left_out_notes(bundle, recordings)) or []
-    notes += trained_notes(bundle, recordings)
-    notes += resampling_notes(recordings, bundle.manifest.front_end.sample_rate)
-    problems.add(short_problems(bundle, recordings))
-    with reporter.stage("reading") as on_progress:
-        sounds = problems.of(
-            lambda: read_recordings(recordings, lambda share: on_progress(share, ""))
-        )
-    if sounds is not None:
-        heard = sounds
-        notes += problems.of(lambda: silent_note(heard)) or []
-    problems.refuse()
-    for note in notes:
-        reporter.print_message(f"note: {note}")
 
 
 def label_choice(
@@ -531,7 +500,7 @@ def _evaluate_fast(
         typer.echo(json.dumps(figures))
         return
     console = Console(highlight=False)
-    _print_label_in_time(console, figures["rows"])
+    print_label_in_time(console, figures["rows"])
     for name in ("first_wrong_percent", "revised_percent", "false_percent"):
         heading = name.removesuffix("_percent").replace("_", " ")
         console.print(f"{heading}: {figures[name]:g} % of the vocalizations")
@@ -565,7 +534,7 @@ def _evaluate_recordings(
     if as_json:
         typer.echo(json.dumps(figures))
     else:
-        _print_figures(figures)
+        print_figures(figures)
     if report is None:
         if not as_json:
             reporter.print_message(
@@ -613,32 +582,3 @@ def _resolve_recipe(config: Path | None) -> Path | None:
 def command_line() -> str:
     """Return the command line, for the record in the bundle."""
     return shlex.join(["neurovocal", *sys.argv[1:]])
-
-
-def _print_figures(figures: dict[str, Any]) -> None:
-    """Print a table of the figures of each model."""
-    console = Console(highlight=False)
-    for part, measures in figures.items():
-        if part == "label_in_time":
-            _print_label_in_time(console, measures)
-            continue
-        if not isinstance(measures, dict):
-            console.print(f"{part}: {measures}", markup=False)
-            continue
-        table = Table(title=part, title_justify="left", show_header=False)
-        for name, value in measures.items():
-            if isinstance(value, int | float):
-                table.add_row(name.replace("_", " "), f"{value:g}")
-        console.print(table)
-
-
-def _print_label_in_time(console: Console, rows: list[dict[str, Any]]) -> None:
-    """Print the accuracy of labels by delay after the onset as a table."""
-    table = Table(title="label in time", title_justify="left")
-    names = list(rows[0]) if rows else []
-    for name in names:
-        heading = name.removesuffix("_percent").replace("_", " ")
-        table.add_column(heading if name == "ms" else f"{heading} %", justify="right")
-    for row in rows:
-        table.add_row(*(str(row[name]) for name in names))
-    console.print(table)
