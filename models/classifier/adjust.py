@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neurovocal.engine.contracts.bundle import (
     ClassifierSpec,
     DetectorSpec,
@@ -32,12 +35,12 @@ from neurovocal.models.classifier.calibration import (
 )
 from neurovocal.models.classifier.cross_validation import CrossValidated
 from neurovocal.models.classifier.detector_search import (
+    LabelErrors,
     ScoredRecording,
     detected_segments,
     fit_detector,
     select_evenly,
 )
-from neurovocal.models.classifier.error_intervals import figures_of
 from neurovocal.models.data.prepare import PreparedDataset
 from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import Float64
@@ -50,6 +53,8 @@ EARLY_MS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
 _MIN_SEGMENTS = 20
 # Recordings that were left out are measured up to this many seconds, evenly.
 _MOST_MEASURED_S = 1800.0
+# Bootstrap of the errors' intervals.
+_INTERVAL_DRAWS, _INTERVAL_SEED = 2000, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ def adjust_classifier(
         replace(recording, spec=spec).label_errors(found)
         for recording, found in zip(measured, segments, strict=True)
     ]
-    return CalibratedClassifier(spec, detector, figures_of(errors))
+    return CalibratedClassifier(spec, detector, _figures_of(errors))
 
 
 def choose_abstentions(
@@ -228,3 +233,43 @@ def calibrate(
         early=early,
         provisional_ms=config.provisional_ms,
     )
+
+
+def _figures_of(errors: Sequence[LabelErrors]) -> dict[str, Any]:
+    """Return frame and syllable errors in percent, each with a 95 % interval.
+
+    Parameters
+    ----------
+    errors : sequence of LabelErrors
+        Of each recording. The interval is that of a bootstrap over recordings.
+    """
+    counts = np.array(
+        [
+            (e.frames.errors, e.frames.total, e.syllables.errors, e.syllables.total)
+            for e in errors
+        ],
+        np.int64,
+    ).reshape(len(errors), 4)
+    figures: dict[str, Any] = {
+        "recordings": len(errors),
+        "syllables": int(counts[:, 3].sum()),
+    }
+    for name, column in (("frame_error_final", 0), ("syllable_error", 2)):
+        wrong, total = counts[:, column], counts[:, column + 1]
+        if not total.sum():
+            continue
+        figures[f"{name}_percent"] = round(100 * wrong.sum() / total.sum(), 3)
+        low, high = _interval(wrong, total)
+        figures[f"{name}_low_percent"], figures[f"{name}_high_percent"] = low, high
+    return figures
+
+
+def _interval(
+    wrong: NDArray[np.int64], total: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the 2.5th and 97.5th percentile of the error over drawn recordings."""
+    rng = np.random.default_rng(_INTERVAL_SEED)
+    rows = rng.integers(len(wrong), size=(_INTERVAL_DRAWS, len(wrong)))
+    shares = 100 * wrong[rows].sum(axis=1) / np.maximum(total[rows].sum(axis=1), 1)
+    low, high = np.percentile(shares, [2.5, 97.5])
+    return round(float(low), 3), round(float(high), 3)

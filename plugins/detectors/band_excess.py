@@ -12,13 +12,17 @@ from neurovocal.engine.contracts.options import DAY_S, HIGHEST_HZ
 from neurovocal.plugins.detectors.band_level import (
     EDGE,
     ULTRASONIC_RATE,
+    bin_shares,
     default_band,
     empty_band_problem,
+    independent_cells,
+    noise_quantile_db,
 )
 from neurovocal.plugins.detectors.noise_floor import (
     BandFloors,
     FirstLevels,
     Interruption,
+    lower_neighbours,
 )
 
 N_BANDS = 32
@@ -39,9 +43,7 @@ SILENT_DB = -130.0  # of a band: below lies digital silence only
 # over all bands, it is taken for the background, above for a sound.
 _LOUDEST_BACKGROUND_DB = -40.0
 # In the first second a floor is at most so far above the lower ones of its neighbours.
-_NEIGHBOURS, _LOWER_QUANTILE, _ABOVE_NEIGHBOURS_DB = 6, 0.25, 10.0
-# Bins of a Hann window that are further apart are independent.
-_CORRELATED_BINS = 8
+_ABOVE_NEIGHBOURS_DB = 10.0
 _DB_PER_OCTAVE = np.float32(10 * np.log10(2))
 _TINY, _HUGE = 1e-14, 1e4
 
@@ -217,15 +219,15 @@ class BandExcess:
         window *= np.sqrt(2.0 / (n_fft * np.square(window).sum()))
         self._window = window.astype(np.float32)
         self._n_fft = n_fft
-        shares = _shares(self.edges_hz * n_fft / sample_rate, n_fft // 2 + 1)
-        self.cells = _independent_cells(shares, window, n_fft)
+        shares = bin_shares(self.edges_hz * n_fft / sample_rate, n_fft // 2 + 1)
+        self.cells = independent_cells(shares, window, n_fft)
         # The bins of each band in a row, as a matrix product's last bits depend on the
         # number of its rows.
         bands, self._bins = np.nonzero(shares.T)
         self._bin_shares = shares[self._bins, bands]
         self._first_bins = np.searchsorted(bands, np.arange(N_BANDS))
-        self._quantile_db = _quantile_db(_QUANTILE, self.cells)
-        self._young_quantile_db = _quantile_db(_YOUNG_QUANTILE, self.cells)
+        self._quantile_db = noise_quantile_db(_QUANTILE, self.cells)
+        self._young_quantile_db = noise_quantile_db(_YOUNG_QUANTILE, self.cells)
 
         self._least_db = options.least_floor_db
         prior = prior_floor(options, sample_rate)
@@ -513,7 +515,7 @@ class BandExcess:
         self._floors.update(levels)
         if self._n_heard < self._young and self._prior is None:
             floor = self._floors.values(_YOUNG_QUANTILE) - self._young_quantile_db
-            floor = np.minimum(floor, _lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
+            floor = np.minimum(floor, lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
         else:
             self._floor = self.floor_from(self._floors.values(_QUANTILE))
             return
@@ -582,61 +584,10 @@ def measure_floor(
     return tuple(np.round(np.median(floors, axis=0), 1).tolist())
 
 
-def _quantile_db(share: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a quantile of Gaussian noise re its mean in each band, dB float64[32]."""
-    from scipy.special import gammaincinv  # slow to import
-
-    # The quantile of chi squared with 2 * cells degrees of freedom, over their number.
-    return np.asarray(10 * np.log10(2 * gammaincinv(cells, share) / (2 * cells)))
-
-
-def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a low quantile of the bands around each band, float64[n_bands]."""
-    width = 2 * _NEIGHBOURS + 1
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(floor, _NEIGHBOURS, mode="edge"), width
-    )
-    return np.sort(windows, axis=1)[:, int(_LOWER_QUANTILE * width)]
-
-
 def _leading_silence(levels: Float32) -> int:
     """Count the rows before the first one that is not digital silence."""
     sounding = np.flatnonzero(levels.max(axis=1) >= SILENT_DB)
     return int(sounding[0]) if len(sounding) else len(levels)
-
-
-def _shares(edges: NDArray[np.float64], n_bins: int) -> Float32:
-    """Return the share of each bin in each band, float32[n_bins, n_bands].
-
-    A bin is a cell of constant density around its frequency, which edges (in bins) cut.
-    The lowest cell is that of bin 1 and reaches down to 0: bin 0 has lost its mean.
-    """
-    bins = np.arange(n_bins)[:, None]
-    lower = np.where(bins <= 1, 0.0, bins - 0.5)
-    stop = np.minimum(bins + 0.5, edges[None, 1:])
-    start = np.maximum(lower, edges[None, :-1])
-    shares: Float32 = np.maximum(stop - start, 0.0).astype(np.float32)
-    shares[0] = 0
-    return shares
-
-
-def _independent_cells(
-    shares: Float32, window: NDArray[np.float64], n_fft: int
-) -> NDArray[np.float64]:
-    """Return how many independent values the power in each band is a sum of.
-
-    Square of the mean by variance, with the correlation of the bins of windowed white
-    noise (Welch, 1967).
-    """
-    correlation = np.square(np.abs(np.fft.rfft(np.square(window), n_fft)))
-    correlation /= correlation[0]
-    weights = shares.astype(np.float64)
-    variance = np.square(weights).sum(axis=0)
-    for lag in range(1, min(_CORRELATED_BINS, len(weights))):
-        products = (weights[lag:] * weights[:-lag]).sum(axis=0)
-        variance += 2 * correlation[lag] * products
-    cells: NDArray[np.float64] = np.square(weights.sum(axis=0)) / variance
-    return np.maximum(cells, 1.0)
 
 
 def _joined(parts: Sequence[Float32]) -> Float32:

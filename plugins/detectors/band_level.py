@@ -18,6 +18,8 @@ from neurovocal.plugins.features.recursive_filter import (
 
 ULTRASONIC_RATE = 96_000
 EDGE = 0.45  # highest usable frequency as a share of the sample rate
+# Bins of a Hann window that are further apart are independent.
+_CORRELATED_BINS = 8
 
 
 def default_band(sample_rate: int) -> tuple[float, float]:
@@ -236,3 +238,45 @@ def _is_equal(kernel: Callable[..., Any]) -> bool:
 
 _NONE = np.empty(0)
 _KERNEL = Kernel("neurovocal.plugins.features.kernels", "push_levels", _is_equal)
+
+
+def noise_quantile_db(share: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a quantile of Gaussian noise re its mean in each band, dB float64[32]."""
+    from scipy.special import gammaincinv  # slow to import
+
+    # The quantile of chi squared with 2 * cells degrees of freedom, over their number.
+    return np.asarray(10 * np.log10(2 * gammaincinv(cells, share) / (2 * cells)))
+
+
+def bin_shares(edges: NDArray[np.float64], n_bins: int) -> Float32:
+    """Return the share of each bin in each band, float32[n_bins, n_bands].
+
+    A bin is a cell of constant density around its frequency, which edges (in bins) cut.
+    The lowest cell is that of bin 1 and reaches down to 0: bin 0 has lost its mean.
+    """
+    bins = np.arange(n_bins)[:, None]
+    lower = np.where(bins <= 1, 0.0, bins - 0.5)
+    stop = np.minimum(bins + 0.5, edges[None, 1:])
+    start = np.maximum(lower, edges[None, :-1])
+    shares: Float32 = np.maximum(stop - start, 0.0).astype(np.float32)
+    shares[0] = 0
+    return shares
+
+
+def independent_cells(
+    shares: Float32, window: NDArray[np.float64], n_fft: int
+) -> NDArray[np.float64]:
+    """Return how many independent values the power in each band is a sum of.
+
+    Square of the mean by variance, with the correlation of the bins of windowed white
+    noise (Welch, 1967).
+    """
+    correlation = np.square(np.abs(np.fft.rfft(np.square(window), n_fft)))
+    correlation /= correlation[0]
+    weights = shares.astype(np.float64)
+    variance = np.square(weights).sum(axis=0)
+    for lag in range(1, min(_CORRELATED_BINS, len(weights))):
+        products = (weights[lag:] * weights[:-lag]).sum(axis=0)
+        variance += 2 * correlation[lag] * products
+    cells: NDArray[np.float64] = np.square(weights.sum(axis=0)) / variance
+    return np.maximum(cells, 1.0)

@@ -15,6 +15,8 @@ LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 _BAND_LOWEST_DB, _BAND_HIGHEST_DB, _BAND_STEP_DB = -140.0, 20.0, 1.0
 _N_CELLS = round((_BAND_HIGHEST_DB - _BAND_LOWEST_DB) / _BAND_STEP_DB)
 _TINY = 1e-9
+# Bands on each side of one, and the quantile of all of them.
+_NEIGHBOURS, _LOWER_QUANTILE = 6, 0.25
 
 # A level below this is digital silence: rooms and preamplifiers are noisier.
 DIGITAL_SILENCE = 10.0 ** (LOWEST_DB / 10)
@@ -508,3 +510,12 @@ def _is_equal(kernel: Callable[..., Any]) -> bool:
 
 
 _KERNEL = Kernel("neurovocal.plugins.features.kernels", "divide_levels", _is_equal)
+
+
+def lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a low quantile of the bands around each band, float64[n_bands]."""
+    width = 2 * _NEIGHBOURS + 1
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(floor, _NEIGHBOURS, mode="edge"), width
+    )
+    return np.sort(windows, axis=1)[:, int(_LOWER_QUANTILE * width)]

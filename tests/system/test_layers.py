@@ -45,7 +45,7 @@ ORDER = {
     "plugins": [
         ["storage", "pictures"],
         ["devices", "models/history", "models/onnx", "sources/audio_files", "zeromq"],
-        ["features", "web"],
+        ["features", "models/forecast", "web"],
         [
             *("sources", "detectors", "gates", "controls"),
             *("models/any_onnx", "models/classifier", "models/rnn_rbm", "zeromq/relay"),

@@ -22,8 +22,8 @@ from neurovocal.models.data.frames import LabelledFrames, read_samples
 from neurovocal.models.data.targets import Units, targets_of
 from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.onnx_session import Session
-from neurovocal.plugins.models.classifier.forecast import forecast_weight
 from neurovocal.plugins.models.classifier.network import FrameNetwork
+from neurovocal.plugins.models.forecast import forecast_weight
 from neurovocal.plugins.models.history import log_softmax
 
 

@@ -20,7 +20,7 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.rnn_rbm.network import RecurrentLayer
 from neurovocal.models.toolkit.recipe import ForecastConfig
-from neurovocal.plugins.models.classifier.forecast import encode_gap, encode_token
+from neurovocal.plugins.models.forecast import encode_gap, encode_token
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,6 +94,7 @@ class BandScore:
 
     @peaks.setter
     def peaks(self, peaks: tuple[NDArray[np.float64], float]) -> None:
+        """Go on from the peaks of another object."""
         self._peaks, self._broad_peak = peaks
 
     def scored(self, first: int, excess: Float32, peaks: Peaks) -> tuple[Scores, Peaks]:

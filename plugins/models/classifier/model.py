@@ -28,8 +28,8 @@ from neurovocal.engine import (
 from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.engine.contracts.types import LabelStatus
 from neurovocal.plugins.models.classifier.decision import LabelDecision
-from neurovocal.plugins.models.classifier.forecast import Forecaster
 from neurovocal.plugins.models.classifier.network import FrameNetwork
+from neurovocal.plugins.models.forecast import Forecaster
 from neurovocal.plugins.models.history import Float64, PosteriorHistory
 from neurovocal.plugins.models.onnx.session import bundle_problems, require_bundle
 

@@ -23,7 +23,7 @@ HEAVY = {
     "neurovocal.engine.config",
     "neurovocal.engine.contracts.types",
     "neurovocal.engine.runtime",
-    "neurovocal.models.commands",
+    "neurovocal.models.commands.training",
     "neurovocal.plugins.zeromq.relay.command",
 }
 

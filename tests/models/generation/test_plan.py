@@ -17,11 +17,11 @@ from neurovocal.engine.contracts.types import StreamInfo, Synthesis
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.generation.command import generate
 from neurovocal.models.generation.generator import PlannedGenerator
-from neurovocal.models.generation.plan_training import add_plan, plan_recipe
 from neurovocal.models.rnn_rbm.planned import annotated_items
 from neurovocal.models.toolkit.loop import StopFlag
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import RnnRbmConfig, TrainConfig
+from neurovocal.models.training.plan import add_plan, plan_recipe
 from neurovocal.models.training.train import train_bundle
 from neurovocal.models.training.workspace import TrainingJob
 from neurovocal.plugins.models.rnn_rbm.model import RnnRbm

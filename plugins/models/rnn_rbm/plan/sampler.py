@@ -6,7 +6,7 @@ import numpy as np
 
 from neurovocal.engine import Bundle, BundleError, ConfigError
 from neurovocal.engine.contracts.bundle import PlanSpec
-from neurovocal.plugins.models.classifier.forecast import Forecaster
+from neurovocal.plugins.models.forecast import Forecaster
 from neurovocal.plugins.models.onnx.session import Golden, Graph
 from neurovocal.plugins.models.rnn_rbm.plan.condition import n_condition
 from neurovocal.plugins.models.rnn_rbm.plan.song import SongPlan

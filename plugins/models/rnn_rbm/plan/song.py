@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurovocal.engine import Float32
-from neurovocal.plugins.models.classifier.forecast import Forecaster
+from neurovocal.plugins.models.forecast import Forecaster
 from neurovocal.plugins.models.rnn_rbm.plan.condition import (
     LEAD_IN_FRAMES,
     SILENCE,

@@ -66,9 +66,9 @@ from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import ForecastConfig
 from neurovocal.plugins.models.classifier import model as classifier_model
-from neurovocal.plugins.models.classifier.forecast import Forecaster, forecast_weight
 from neurovocal.plugins.models.classifier.model import Classifier
 from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
+from neurovocal.plugins.models.forecast import Forecaster, forecast_weight
 
 CONFIG = ForecastConfig(
     updates=100,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.commands import (
+from neurovocal.models.commands.training import (
     Channels,
     Format,
     LabelColumn,
@@ -48,9 +48,9 @@ def plan(
     require_modules("torch", "onnx")
     from neurovocal.models.data.annotations import truncate_problems
     from neurovocal.models.data.datasets import survey_dataset
-    from neurovocal.models.generation.plan_training import add_plan
     from neurovocal.models.toolkit.loop import stop_on_signal
     from neurovocal.models.toolkit.progress import Reporter
+    from neurovocal.models.training.plan import add_plan
     from neurovocal.models.training.workspace import TrainingJob
 
     job = TrainingJob(
