@@ -73,9 +73,9 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, forecast, onset, offset, near_miss, gap, anchor, health, control,
-    trigger, comparison, stats, frames, posteriors, trace, surprise, synthesis, audio,
-    withheld, block. Lost messages are reported on stderr.
+    Kinds: label, suggestion, forecast, onset, offset, near_miss, gap, anchor, health,
+    control, trigger, comparison, stats, frames, posteriors, trace, surprise,
+    synthesis, audio, withheld, block. Lost messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
