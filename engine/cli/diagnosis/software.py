@@ -25,7 +25,7 @@ _NATIVE = {
 EXTRAS = {
     "train": "train, evaluate, generate and reports",
     "discover": "kinds of sounds without labels",
-    "fast": "compiled kernels of the detectors",
+    "fast": "compiled kernels of detectors and classifier",
     "lsl": "Lab Streaming Layer",
     "mqtt": "MQTT and Home Assistant",
     "osc": "Open Sound Control",
@@ -36,6 +36,7 @@ EXTRAS = {
     "scan-gs": "archives in Google Cloud Storage",
     "scan-http": "archives on web servers",
     "scan-s3": "archives in S3",
+    "text": "names of sounds, by encoders of audio and text",
     "zeroconf": "stations that find each other in a network",
 }
 FOR_DEVELOPERS = frozenset({"bench", "dev", "docs"})

@@ -14,7 +14,8 @@ from neurovocal.engine.contracts.options import Options
 
 TOP = (
     "bundle, control, detector, faults, features, keys, models, name, privacy, "
-    "signal, sinks, source, station, stop_timeout_s, supervise, tile, version"
+    "profile, signal, sinks, source, station, stop_timeout_s, supervise, tile, "
+    "version, workers"
 )
 KINDS = (
     "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'trace', 'onset', "

@@ -14,9 +14,9 @@ from repository import ROOT
 
 from neurovocal.engine.contracts.bundle import Bundle, Manifest, sha256
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models import commands
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.commands import training as commands
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.labelling import Labeller
@@ -224,10 +224,10 @@ def test_a_missing_library_of_training_is_got_by_the_extra(
 ) -> None:
     monkeypatch.setattr(commands, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as error:
-        commands._require("torch", "onnx", "jinja2")
+        commands.require_modules("torch", "onnx", "jinja2")
     assert str(error.value) == (
         "this command needs torch, onnx and jinja2, which are not installed: "
         "pip install 'neurovocal[train]'"
     )
     with pytest.raises(ConfigError, match="needs torch, which is not installed"):
-        commands._require("torch")
+        commands.require_modules("torch")
