@@ -296,6 +296,8 @@ def _morph(
         raise ConfigError(f"{given[0]} and --morph exclude each other")
     if folder == Path("song.wav"):
         raise ConfigError("--morph needs --out DIR, the folder of the sounds")
+    if any(str(path).startswith("-") and not path.exists() for path in renditions):
+        raise ConfigError("--morph takes two recordings: --morph A B")
     problems = [
         f"--morph: recording '{path}' "
         f"{'is a folder' if path.is_dir() else 'does not exist'}"
@@ -336,8 +338,8 @@ def _print_morphs(rows: list[dict[str, Any]], folder: Path, as_json: bool) -> No
         typer.echo(json.dumps({"out": str(folder), "morphs": rows}))
         return
     for row in rows:
-        sound = f"{folder / str(row['file'])}: {row['share']:.3f}, {row['seconds']:g} s"
-        typer.echo(printable(sound))
+        sound = f"{folder / str(row['file'])}: {row['seconds']:g} s"
+        typer.echo(printable(f"{sound}, {row['share']:.3f} of the second"))
 
 
 def _check_names(outputs: Mapping[str, Path | None]) -> None:

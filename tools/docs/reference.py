@@ -138,8 +138,9 @@ def configuration() -> str:
         "## Keys\n",
         *table(schema, schema),
         "`lanes:` is a list of the keys `name`, `source`, `signal`, `bundle`, "
-        "`features`, `detector`, `models` and `sinks`, in place of these keys at the "
-        "top: several independent lanes in one process "
+        "`profile`, `features`, `detector`, `models` and `sinks`, in place of these "
+        "keys at the top: several independent lanes in one process, or with `workers` "
+        "in several "
         "([an example](../station/operation.md#several-lanes-in-one-process)).\n",
     ]
     for name, part in sorted(schema.get("$defs", {}).items()):

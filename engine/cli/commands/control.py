@@ -10,9 +10,10 @@ from neurovocal.engine.client.control import Control
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.names import at_home
-from neurovocal.engine.support.text import printable
+from neurovocal.engine.support.text import did_you_mean, printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
+_COMMANDS = ("ping", "status", "set", "prime", "say", "swap", "promote", "drop", "stop")
 _MOST_CONFUSIONS = 5
 _TIMEOUT_S = 30.0  # `prime` may read a long recording
 
@@ -58,7 +59,7 @@ def control(
         endpoint, *words = words
     if not words:
         raise ConfigError(
-            "which command? ping, status, set, prime, say, swap, promote, drop or stop"
+            f"which command? {', '.join(_COMMANDS[:-1])} or {_COMMANDS[-1]}"
         )
     command, *rest = words
     if shadow and command != "swap":
@@ -83,8 +84,13 @@ def _arguments(command: str, words: list[str]) -> dict[str, Any]:
         return {"path": str(at_home(words[0]).absolute())}
     if command == "say" and words and "=" not in words[0]:
         return {"units": " ".join(words)}
+    if command == "say" and not words:
+        raise ConfigError("say needs units: neurovocal control say a b c")
     if command == "swap" and words and "=" not in words[0]:
         return {"config": words[0], **dict(map(_assignment, words[1:]))}
+    if command not in _COMMANDS and not all("=" in word for word in words):
+        meant = did_you_mean(command, _COMMANDS)
+        raise ConfigError(f"'{command}' is no command: {meant}")
     return dict(map(_assignment, words))
 
 

@@ -103,6 +103,7 @@ def explain(
             heard.append(listener.hear(path, name, channel))
             seconds += len(heard[-1].samples) / listener.rate
             on_progress(min(1.0, len(heard) / len(found)), "")
+    _check_times(at or (), heard[0].name, len(heard[0].samples) / listener.rate)
     labels = [recording.labels for recording in heard]
     wanted = _choose(labels, listener.rate, at, label, count)
     axes = FrameAxes(loaded)
@@ -155,6 +156,16 @@ def _check_units(bundle: Bundle, *names: str | None) -> None:
         problems.append("the bundle knows one unit: there is none to compare it with")
     if problems:
         raise ConfigError(problems)
+
+
+def _check_times(seconds: Sequence[float], name: str, duration_s: float) -> None:
+    """Raise ConfigError if a time is not in the first recording."""
+    late = [second for second in seconds if second > duration_s]
+    if late:
+        raise ConfigError(
+            f"--at {late[0]:g}: '{name}' ends at {duration_s:.3f} s; times count from "
+            "the start of the first recording"
+        )
 
 
 def _find(names: Sequence[str]) -> list[tuple[Path, str]]:

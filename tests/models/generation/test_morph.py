@@ -102,6 +102,7 @@ def test_the_command_writes_graded_sounds_once(renditions, capsys):
     [
         (("--morph", "i.wav", "c.wav"), "--morph needs --out DIR"),
         (("--morph", "i.wav", "x.wav", "-o", "d"), "'x.wav' does not exist"),
+        (("--morph", "i.wav", "--steps", "7", "-o", "d"), "takes two recordings"),
         (("--morph", "i.wav", "c.wav", "-o", "i.wav"), "'i.wav' is a file"),
         (("--steps", "3"), "--steps is of --morph"),
         (

@@ -173,6 +173,7 @@ def test_mistakes_are_one_sentence(tiny: Path, recording: Path, tmp_path: Path) 
 
     assert "--label x: " in refusal("--label", "x")
     assert "--against silence" in refusal("--against", "silence")
+    assert "--at 3.1: 'tones.wav' ends at 3.000 s" in refusal("--at", 3.1)
     assert "no channel 2" in refusal("--channel", 2)
     assert "lies in the bundle" in refusal("--out", tiny)
     bare = make_tiny_bundle(tmp_path / "bare")

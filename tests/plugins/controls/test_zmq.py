@@ -228,7 +228,9 @@ def test_a_swap_runs_no_python_file_that_the_run_does_not_name(tmp_path):
     ("arguments", "sentence"),
     [
         (["set", "temperature"], "is not NAME=VALUE"),
-        (["ipc:///tmp/x"], "which command?"),
+        (["ipc:///tmp/x"], "which command? ping, status,"),
+        (["sya", "a", "b"], "'sya' is no command: did you mean 'say'?"),
+        (["say"], "say needs units: neurovocal control say a b c"),
         (["set", "a={"], "the value cannot be read"),
     ],
 )
