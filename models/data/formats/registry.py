@@ -71,6 +71,9 @@ _OWN = {
 }
 
 
+_DEFAULT = ("csv", "annotations", "annotations.csv", "neurovocal")
+
+
 def find_format(name: str) -> AnnotationFormat:
     """Return the format of a name; raises ConfigError if there is none."""
     wanted = name.casefold()
@@ -81,5 +84,9 @@ def find_format(name: str) -> AnnotationFormat:
         other = CrowsettaFormat(wanted)
         return AnnotationFormat(wanted, other.suffixes, other.read)
     known = sorted({*_OWN, *others})
-    meant = did_you_mean(wanted, known, "there are:")
+    meant = (
+        "annotations.csv is read without --format"
+        if wanted in _DEFAULT
+        else did_you_mean(wanted, known, "there are:")
+    )
     raise ConfigError(f"unknown annotation format '{name}' ({meant})")

@@ -139,6 +139,8 @@ def test_other_annotation_formats_are_read_with_crowsetta(tmp_path: Path) -> Non
     assert found.annotations[1].offset_s == pytest.approx(0.4123456, abs=1e-6)
     with pytest.raises(ConfigError, match="unknown annotation format"):
         read_dataset(tmp_path, "no-such-format")
+    with pytest.raises(ConfigError, match=r"annotations\.csv is read without --format"):
+        read_dataset(tmp_path, "csv")
 
 
 def test_files_csv_determines_the_split() -> None:
