@@ -59,7 +59,7 @@ _LIBRARIES = ("neurovocal", "numpy", "scipy", "onnxruntime", "soxr", "pyarrow")
 _CHECKED_RATE = 1_000_000
 _DIGITS = 6
 # Compiled kernels, of the same bits, pay after so much work in a process.
-_KERNELS_AFTER_S = 10.0
+_KERNELS_AFTER_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
