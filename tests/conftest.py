@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import hypothesis
 import pytest
 from processes.waiting import PATIENCE_S
 
@@ -17,6 +18,10 @@ from neurovocal.engine.support.credentials import forget_variables
 # One thread for matrix products, here and in every program that a test starts: several
 # workers with several threads each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test depends on how long an example takes: others use the machine, too.
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests
 # that interrupt a program would wait for ever.

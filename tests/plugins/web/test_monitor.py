@@ -221,7 +221,8 @@ def test_command_shows_two_engines_and_ends_with_ctrl_c(tmp_path, engine):
                 }
             assert found == {("s0", INFO.stream), ("s1", "other")}
             process.send_signal(2)
-            assert page.end().rcvd.code == 1001
+            # The page's own code, or that of the server, whichever ends first.
+            assert page.end().rcvd.code in (1001, 1012)
         assert process.wait(PATIENCE_S) == 0
         assert "messages came, 0 were lost" in process.stderr.read()
     other.close()
