@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
 from neurovocal.engine.contracts.options import Options
@@ -25,6 +25,37 @@ from neurovocal.engine.support.text import did_you_mean
 log = logging.getLogger("neurovocal")
 
 Reply: TypeAlias = dict[str, Any]
+
+
+class Swaps(Protocol):
+    """What replaces the stages of a run, in one process or in several."""
+
+    def begin(self, arguments: SwapArguments) -> dict[str, Any]:
+        """Begin to replace the stages."""
+
+    def promote(self) -> dict[str, Any]:
+        """Put the shadow in the place of the stages that it runs beside."""
+
+    def drop(self) -> dict[str, Any]:
+        """End the shadow."""
+
+
+def answer_swap(request: ControlRequest, swaps: Swaps) -> Reply:
+    """Carry out ``swap``, ``promote`` or ``drop``, and return the reply.
+
+    Raises
+    ------
+    CommandError
+        The request names a lane, a model or wrong arguments, or is refused.
+    """
+    name = request.command
+    if request.lane is not None or request.model is not None:
+        raise CommandError(f"'{name}' is for the whole run: leave out lane and model")
+    if name == "swap":
+        return swaps.begin(checked(SwapArguments, request.arguments, "'swap'"))
+    if request.arguments:
+        raise CommandError(f"'{name}' takes no arguments")
+    return swaps.promote() if name == "promote" else swaps.drop()
 
 
 class CommandBus:
@@ -121,17 +152,7 @@ class CommandBus:
     def _swap(self, request: ControlRequest) -> Reply:
         if self._swapper is None:
             raise CommandError("this run cannot be swapped")
-        name = request.command
-        if request.lane is not None or request.model is not None:
-            raise CommandError(
-                f"'{name}' is for the whole run: leave out lane and model"
-            )
-        if name == "swap":
-            arguments = checked(SwapArguments, request.arguments, "'swap'")
-            return self._swapper.begin(arguments)
-        if request.arguments:
-            raise CommandError(f"'{name}' takes no arguments")
-        return self._swapper.promote() if name == "promote" else self._swapper.drop()
+        return answer_swap(request, self._swapper)
 
     def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
         if not self._lanes or any(not worker.channels for worker in self._lanes):

@@ -10,8 +10,8 @@ from typing import Any
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
 from neurovocal.engine.contracts.types import STOP_COMMAND
-from neurovocal.engine.runtime.control.command_bus import Reply, replied
-from neurovocal.engine.runtime.control.requests import ControlRequest, checked
+from neurovocal.engine.runtime.control.command_bus import Reply, answer_swap, replied
+from neurovocal.engine.runtime.control.requests import ControlRequest
 from neurovocal.engine.runtime.control.swap import (
     LoadPlan,
     SwapArguments,
@@ -207,7 +207,7 @@ class PoolBus:
             found = self._status(lanes)
             return {"run": self._run, "lanes": found, "swap": self._swapper.status()}
         if request.command in ("swap", "promote", "drop"):
-            return self._swap(request)
+            return answer_swap(request, self._swapper)
         wanted = request.model_dump()
         if request.command == STOP_COMMAND:
             try:
@@ -281,17 +281,6 @@ class PoolBus:
         places = {stream: place for place, stream in enumerate(order)}
         applied = [entry for reply in replies for entry in reply["applied"]]
         return sorted(applied, key=lambda e: places.get(e["stream"], len(order)))
-
-    def _swap(self, request: ControlRequest) -> Reply:
-        name = request.command
-        if request.lane is not None or request.model is not None:
-            raise CommandError(
-                f"'{name}' is for the whole run: leave out lane and model"
-            )
-        if name == "swap":
-            arguments = checked(SwapArguments, request.arguments, "'swap'")
-            return self._swapper.begin(arguments)
-        return self._swapper.promote() if name == "promote" else self._swapper.drop()
 
 
 def _troubled(lane: RemoteLane, reply: Mapping[str, Any]) -> Reply:

@@ -8,12 +8,12 @@ same frames in every run.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from neurovocal.engine import Bundle, Float32
-from neurovocal.engine.contracts.bundle import RnnRbmSpec
+from neurovocal.engine.contracts.bundle import PlanSpec, RnnRbmSpec
 from neurovocal.plugins.models.onnx.session import Graph, finite
 from neurovocal.plugins.models.rnn_rbm.plan.song import SongPlan
 from neurovocal.plugins.models.rnn_rbm.residual import load_residual
@@ -21,20 +21,19 @@ from neurovocal.plugins.models.rnn_rbm.residual import load_residual
 Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
 
 
-def sampling_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
+def sampling_graph(bundle: Bundle, spec: RnnRbmSpec | PlanSpec) -> Graph:
     """Open the bundle's graph of one step; its tensors: docs/reference/bundle.md."""
     state = (spec.n_layers, spec.n_recurrent)
-    return Graph(
-        bundle,
-        spec.sample_file,
-        {
-            "frame": (1, spec.n_visible),
-            "u": state,
-            "noise": (None, spec.n_hidden),
-            "temperature": (),
-        },
-        {"mean": (1, spec.n_visible), "u_next": state},
-    )
+    inputs: dict[str, Any] = {
+        "frame": (1, spec.n_visible),
+        "u": state,
+        "noise": (None, spec.n_hidden),
+        "temperature": (),
+    }
+    file = spec.file if isinstance(spec, PlanSpec) else spec.sample_file
+    if isinstance(spec, PlanSpec):
+        inputs["condition"] = (1, spec.n_condition)
+    return Graph(bundle, file, inputs, {"mean": (1, spec.n_visible), "u_next": state})
 
 
 class Sampler:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurovocal.engine import Bundle, BundleError, ConfigError
-from neurovocal.engine.contracts.bundle import PlanSpec
 from neurovocal.plugins.models.forecast import Forecaster
-from neurovocal.plugins.models.onnx.session import Golden, Graph
+from neurovocal.plugins.models.onnx.session import Golden
 from neurovocal.plugins.models.rnn_rbm.plan.condition import n_condition
 from neurovocal.plugins.models.rnn_rbm.plan.song import SongPlan
 from neurovocal.plugins.models.rnn_rbm.plan.tables import PlanTables, load_tables
-from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 
 
 class Planner:
@@ -40,7 +39,7 @@ class Planner:
                 f"{n_condition(len(spec.units))}: make it again with `neurovocal plan`"
             )
         self.tables: PlanTables = load_tables(bundle, spec)
-        self.graph = _graph(bundle, spec)
+        self.graph = sampling_graph(bundle, spec)
         golden = Golden(bundle)
         feed = {
             "frame": golden["plan_frame"],
@@ -83,23 +82,6 @@ def parse_units(text: str, units: Sequence[str]) -> tuple[int, ...]:
             f"{' '.join(units)}; separate them by spaces"
         )
     return tuple(1 + list(units).index(word) for word in words)
-
-
-def _graph(bundle: Bundle, spec: PlanSpec) -> Graph:
-    """Open the graph of one step; its tensors: docs/reference/bundle.md."""
-    state = (spec.n_layers, spec.n_recurrent)
-    return Graph(
-        bundle,
-        spec.file,
-        {
-            "frame": (1, spec.n_visible),
-            "u": state,
-            "noise": (None, spec.n_hidden),
-            "temperature": (),
-            "condition": (1, spec.n_condition),
-        },
-        {"mean": (1, spec.n_visible), "u_next": state},
-    )
 
 
 class PlannedSampler(Sampler):
