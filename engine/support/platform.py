@@ -43,6 +43,8 @@ _LOCKED_BYTE = 2**62
 
 # Added to the flags of `os.open`: Windows would change line ends otherwise.
 OPEN_BINARY = getattr(os, "O_BINARY", 0)
+# Of `mallopt` in glibc's <malloc.h>.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Linux's monotonic clock stops while the machine is suspended; this one goes on.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -144,6 +146,32 @@ def total_memory_bytes() -> int:
     with suppress(AttributeError, OSError, ValueError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 4 * 2**30
+
+
+def keep_freed_memory(n_bytes: int) -> bool:
+    """Let this process keep freed memory for what it allocates next.
+
+    Otherwise arrays of 128 KiB and more may come from the system anew each time, which
+    clears them: so it is in workers of Dask, whose environment sets a threshold.
+
+    Parameters
+    ----------
+    n_bytes : int
+        What each heap may keep; smaller blocks are not returned one by one.
+
+    Returns
+    -------
+    bool
+        Whether the system has such a setting (glibc has).
+    """
+    import ctypes  # few programs need it
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    is_set = mallopt(_TRIM_THRESHOLD, n_bytes) == 1
+    return mallopt(_MMAP_THRESHOLD, n_bytes) == 1 and is_set
 
 
 def usable_cores() -> int:
