@@ -170,8 +170,8 @@ def keep_freed_memory(n_bytes: int) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    is_set = mallopt(_TRIM_THRESHOLD, n_bytes) == 1
-    return mallopt(_MMAP_THRESHOLD, n_bytes) == 1 and is_set
+    thresholds = (_TRIM_THRESHOLD, _MMAP_THRESHOLD)
+    return all([mallopt(threshold, n_bytes) == 1 for threshold in thresholds])
 
 
 def usable_cores() -> int:
