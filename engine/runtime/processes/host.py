@@ -28,9 +28,14 @@ from neurovocal.engine.runtime.threads import (
     reporting_thread_failures,
 )
 from neurovocal.engine.runtime.watchdog import Watchdog
+from neurovocal.engine.runtime.workers.channel import settings_of
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.lanes.recovery import BuildLane
-from neurovocal.engine.runtime.workers.lanes.running import LaneSummary, ResumePoint
+from neurovocal.engine.runtime.workers.lanes.running import (
+    LaneSummary,
+    ResumePoint,
+    Settings,
+)
 from neurovocal.engine.runtime.workers.publisher import Publisher, SequenceNumbers
 from neurovocal.engine.support.compiled import kernels_after
 from neurovocal.engine.support.platform import ignore_signals
@@ -73,12 +78,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class ChannelBeat:
-    """State of a channel, for the display."""
+    """State of a channel: for the display, and for a process that takes its place."""
 
     info: StreamInfo
     position: int
     level_db: float
     lag_ms: float
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +366,7 @@ class _Host:
                     channel.lane.position,
                     channel.level_db,
                     channel.lag_ms,
+                    settings_of(channel.lane),
                 )
                 for channel in worker.channels
             ],

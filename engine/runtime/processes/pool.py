@@ -200,7 +200,7 @@ class LanePool:
         except (NeurovocalError, OSError) as error:
             pause_s = worker.backoff.failed(clock.monotonic_ns())
             log.error(
-                "worker process %d: %s (next attempt in %.1f s)",
+                "lanes of worker process %d: %s (next attempt in %.1f s)",
                 *(worker.number, error, pause_s),
             )
             if worker.process is not None and worker.process is not old:

@@ -61,6 +61,7 @@ class WorkerProcess:
         self._replies: dict[int, SimpleQueue[tuple[Any, Any]]] = {}
         self._numbers = count()
         self._lock = Lock()
+        self._ending = Lock()
         self._gone = Flag()
         self._ready = Flag()
         self._refusal: Any = None
@@ -144,7 +145,7 @@ class WorkerProcess:
 
     def end_sentence(self) -> str:
         """Return how the process has ended, as one sentence."""
-        self._process.join(_END_S)
+        self._wait_end()
         code = self._process.exitcode
         how = "ended by itself" if code is None else f"ended with exit code {code}"
         if code is not None and code < 0:
@@ -157,16 +158,22 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process: in order, or by force after two seconds."""
         self.send("end")
-        self._process.join(_END_S)
+        self._wait_end()
         if self._process.is_alive():
             self._process.kill()
-            self._process.join(_END_S)
+            self._wait_end()
         self.calls.returned = self.calls.entered
 
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()
         self.calls.returned = self.calls.entered
+
+    def _wait_end(self) -> None:
+        # One thread at a time: the exit code of a process can be fetched only once,
+        # and the standard library tells a second thread None.
+        with self._ending:
+            self._process.join(_END_S)
 
     def _listen(self) -> None:
         try:

@@ -29,7 +29,11 @@ from neurovocal.engine.runtime.processes.host import ChannelBeat, LaneBeat
 from neurovocal.engine.runtime.processes.packing import loads, unpack_error
 from neurovocal.engine.runtime.processes.process import WorkerProcess
 from neurovocal.engine.runtime.processes.relay import NAME as QUEUE
-from neurovocal.engine.runtime.workers.lanes.running import LaneSummary, ResumePoint
+from neurovocal.engine.runtime.workers.lanes.running import (
+    LaneSummary,
+    ResumePoint,
+    Settings,
+)
 from neurovocal.engine.runtime.workers.publisher import Publisher
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.support.calls import Calls
@@ -68,6 +72,7 @@ class RemoteChannel:
     lane: RemoteStream
     level_db: float = float("-inf")
     lag_ms: float = 0.0
+    settings: Settings = ()
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -224,7 +229,8 @@ class RemoteLane:
         told = max((_in_source(c.lane, info) for c in self.channels), default=0)
         last_ns += (told - position) * NS // info.sample_rate
         segments = {name: c.lane.next_segment for name, c in self._channels.items()}
-        return ResumePoint(info, told, last_ns, segments, LOST)
+        settings = {name: c.settings for name, c in self._channels.items()}
+        return ResumePoint(info, told, last_ns, segments, settings, LOST)
 
     def take_beat(self, beat: LaneBeat) -> None:
         """Keep the state that the process has told."""
@@ -353,6 +359,7 @@ class RemoteLane:
         channel = self._channels.get(beat.info.stream)
         if channel is not None:
             channel.level_db, channel.lag_ms = beat.level_db, beat.lag_ms
+            channel.settings = beat.settings
 
     def _confirm(self) -> None:
         """Tell the process which streams the sinks have committed, in order."""

@@ -4,7 +4,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from neurovocal.engine.audio.signal_checks import SignalHealth
 from neurovocal.engine.audio.timeline import TimeBase
@@ -14,6 +14,7 @@ from neurovocal.engine.lane.lane import Lane, Part, Step
 from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.shadow.thread import ShadowThread
+from neurovocal.engine.runtime.workers.lanes.running import Settings
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
 
 _NO_STREAM = StreamInfo("", 1)
@@ -210,6 +211,28 @@ def copy_settings(before: Lane, after: Lane) -> None:
     for old, new in zip(before.models, after.models, strict=False):
         if isinstance(old.stage, CommandedModel) and old.plugin == new.plugin:
             new.stage.apply("set", new.stage.prepare("set", old.stage.options))
+
+
+def settings_of(lane: Lane) -> Settings:
+    """Return the options of each model that commands may set, for another process."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for model in lane.models:
+        values = {}
+        if isinstance(model.stage, CommandedModel):
+            options = model.stage.options.model_dump()
+            values = {name: options[name] for name in model.stage.adjustable}
+        found.append((model.plugin, values))
+    return tuple(found)
+
+
+def apply_settings(lane: Lane, settings: Settings) -> None:
+    """Give the models of a lane the options that `settings_of` returned elsewhere."""
+    for model, (plugin, values) in zip(lane.models, settings, strict=False):
+        stage = model.stage
+        if isinstance(stage, CommandedModel) and model.plugin == plugin:
+            options = {**stage.options.model_dump(), **values}
+            wanted = type(stage.options).model_validate(options)
+            stage.apply("set", stage.prepare("set", wanted))
 
 
 def split(item: Part, channels: Sequence[Channel]) -> Sequence[ChannelPart]:

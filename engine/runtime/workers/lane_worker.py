@@ -32,17 +32,26 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
     stream_of,
 )
-from neurovocal.engine.lane.lane import Part
+from neurovocal.engine.lane.lane import Lane, Part
 from neurovocal.engine.lane.shadow import ShadowLane
 from neurovocal.engine.runtime.workers.audio_release import AudioRelease
-from neurovocal.engine.runtime.workers.channel import Channel, copy_settings, split
+from neurovocal.engine.runtime.workers.channel import (
+    Channel,
+    apply_settings,
+    copy_settings,
+    split,
+)
 from neurovocal.engine.runtime.workers.command_queue import (
     CommandQueue,
     check_trigger_commands,
 )
 from neurovocal.engine.runtime.workers.lanes.channel_group import ChannelGroup
 from neurovocal.engine.runtime.workers.lanes.recovery import LaneRecovery
-from neurovocal.engine.runtime.workers.lanes.running import LaneSummary, ResumePoint
+from neurovocal.engine.runtime.workers.lanes.running import (
+    LaneSummary,
+    ResumePoint,
+    Settings,
+)
 from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
@@ -175,10 +184,18 @@ class LaneWorker:
         for channel in self.channels:
             lane = channel.lane
             lane.number_from(point.segments.get(lane.info.stream, 0))
+            self._restore(lane, point.settings.get(lane.info.stream, ()))
             # Up to there all was published; only the lane has to get there.
             deque(lane.process(Gap(0, point.position, point.reason)), maxlen=0)
         self._has_begun, self._position = True, point.position
         self.reader.resume(point.info, point.position, point.last_ns, point.reason)
+
+    def _restore(self, lane: Lane, settings: Settings) -> None:
+        """Set what commands had set before; another configuration may not take it."""
+        try:
+            apply_settings(lane, settings)
+        except (NeurovocalError, ValueError) as error:
+            log.warning("lane '%s': options of before: %s", self.name, error)
 
     def start(self) -> None:
         """Start the thread."""

@@ -173,6 +173,16 @@ def pids(runner):
     return {lane["lane"]: lane["streams"][0]["worker"]["pid"] for lane in lanes}
 
 
+def temperature(runner, name, told=False):
+    """Return what is set in a lane, or what its process has told of that so far."""
+    if told:
+        lane = next(lane for lane in runner.lanes if lane.name == name)
+        return dict(lane.channels[0].settings).get("rnn_rbm", {}).get("temperature")
+    reply = runner.bus.submit({**STATUS, "lane": name})
+    models = reply["lanes"][0]["models"]
+    return models[1]["options"]["temperature"]
+
+
 def messages(sink, stream):
     return [m for m in list(sink.messages) if m.info.stream.startswith(stream)]
 
@@ -186,6 +196,10 @@ def test_a_killed_process_is_replaced_and_its_live_lanes_go_on(
     before = pids(runner)
     assert before["lane0"] == before["lane2"] != before["lane1"]
     until(lambda: sum(isinstance(m.event, Offset) for m in messages(sink, "lane0")) > 2)
+    change = {"v": 1, "command": "set", "lane": "lane0", "model": "rnn_rbm"}
+    change["arguments"] = {"temperature": 0.7}
+    assert runner.bus.submit(change)["ok"]
+    until(lambda: temperature(runner, "lane0", told=True) == 0.7)
     os.kill(before["lane0"], signal.SIGKILL)
 
     def healthy(stream):
@@ -204,6 +218,9 @@ def test_a_killed_process_is_replaced_and_its_live_lanes_go_on(
     reply = runner.bus.submit(STATUS)
     restarts = [lane["streams"][0]["worker"]["restarts"] for lane in reply["lanes"]]
     assert restarts == [1, 0, 1]
+    # What a command had set holds in the other process, for this lane alone.
+    assert temperature(runner, "lane0") == 0.7
+    assert temperature(runner, "lane2") == 1.0
     runner.stop()
     done = outcome()
     assert done.errors == []

@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from neurovocal.engine.contracts.types import HealthState, Message, StreamInfo
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.support.calls import Calls
+
+# Of each model: the plugin, and the options that commands may set.
+Settings: TypeAlias = tuple[tuple[str, dict[str, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class ResumePoint:
         Monotonic time at which the last of them came.
     segments : dict of str to int
         Number of the next segment, by the stream of the channel.
+    settings : dict of str to Settings
+        Options of the models, by the stream of the channel.
     reason : str
         Why the process before does not go on.
     """
@@ -68,6 +73,7 @@ class ResumePoint:
     position: int
     last_ns: int
     segments: dict[str, int]
+    settings: dict[str, Settings]
     reason: str
 
 
