@@ -26,6 +26,7 @@ MANIFEST_NAME = "manifest.yaml"
 _VERSION = 1
 _MOST_LENGTH = 2**24  # values of a frame or state
 _MOST_BYTES = 2**30  # of a file
+_MOST_SHIFT_MS = 50.0  # of the end of a label
 _PLUGIN = re.compile(r"[\w-]{1,64}")
 
 
@@ -120,6 +121,15 @@ class TypicalSpec(Section):
     segment is another sound."""
 
 
+class EndsSpec(Section):
+    """Where annotators set the ends of a unit, against where the detector does."""
+
+    onset_ms: float = Field(ge=-_MOST_SHIFT_MS, le=_MOST_SHIFT_MS)
+    """Added to the onset."""
+    offset_ms: float = Field(ge=-_MOST_SHIFT_MS, le=_MOST_SHIFT_MS)
+    """Added to the offset."""
+
+
 class EarlySpec(Section):
     """Calibration of labels given before the segment has ended."""
 
@@ -153,6 +163,8 @@ class ClassifierSpec(Section):
     typical: dict[str, TypicalSpec] = {}
     """Per unit, range of its segments: one outside is `unknown`. A posterior
     compares the units with each other; this says whether it is any of them."""
+    ends: dict[str, EndsSpec] = {}
+    """Per unit, how a final label's onset and offset differ from the detector's."""
     early: list[EarlySpec] = []
     """Calibration of provisional and revised labels, by rising `frames`; before the
     first entry it holds, too. Empty: that of the final label."""

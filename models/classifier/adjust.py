@@ -41,6 +41,7 @@ from neurovocal.models.classifier.detector_search import (
     fit_detector,
     select_evenly,
 )
+from neurovocal.models.classifier.ends import fit_ends
 from neurovocal.models.data.prepare import PreparedDataset
 from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import Float64
@@ -134,10 +135,11 @@ def adjust_classifier(
     measured = scored(left_out, _MOST_MEASURED_S)
     segments = detected_segments(measured, detector)
     spec = choose_abstentions(spec, config.classifier, measured, segments, typical)
-    errors = [
-        replace(recording, spec=spec).label_errors(found)
-        for recording, found in zip(measured, segments, strict=True)
-    ]
+    measured = [replace(recording, spec=spec) for recording in measured]
+    found = [*zip(measured, segments, strict=True)]
+    rows = [row for recording, one in found for row in recording.end_rows(one)]
+    spec = spec.model_copy(update={"ends": fit_ends(rows, spec.units)})
+    errors = [replace(each, spec=spec).label_errors(one) for each, one in found]
     return CalibratedClassifier(spec, detector, _figures_of(errors))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, FrontEnd
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.ends import pairs_of
 from neurovocal.models.data.frames import LabelledFrames, read_samples
 from neurovocal.models.data.targets import first_frame
 from neurovocal.models.toolkit.measures import (
@@ -31,6 +32,7 @@ from neurovocal.models.tuning.choice import FITTED, Annotated, fit_best, found_b
 from neurovocal.models.tuning.heard import Stretch
 from neurovocal.models.tuning.judging import Found
 from neurovocal.plugins.models.classifier.decision import LabelDecision
+from neurovocal.plugins.models.classifier.ends import LabelEnds
 
 NamedRow: TypeAlias = tuple[int, float, int, int, float]
 """A segment's unit, posterior, annotated unit, frames and agreement."""
@@ -79,6 +81,7 @@ class ScoredRecording:
     def __post_init__(self) -> None:
         rows = self.log_posteriors
         self._decide = LabelDecision(self.spec)
+        self._ends = LabelEnds(self.spec, self.front_end.sample_rate)
         self.sums = np.concatenate([np.zeros((1, rows.shape[1])), rows.cumsum(axis=0)])
 
     @cached_property
@@ -112,18 +115,55 @@ class ScoredRecording:
         target = self.example.target
         labelled = np.zeros(len(target), np.int64)
         found = []
-        for first, stop, scores in self.scored(segments):
-            name, _ = self._decide(scores, n_frames=stop - first)
-            if name == self.spec.unknown:
-                continue
-            unit = self.spec.units.index(name)
+        for onset, offset, unit in self.labelled(segments):
+            first, stop = self._frame_at(onset), self._frame_at(offset)
             labelled[first:stop] = unit
-            if target[(first + stop - 1) // 2] != IGNORED:
+            if stop > first and target[(first + stop - 1) // 2] != IGNORED:
                 found.append(unit)
         reference = [span.unit for span in self.example.spans]
         edits = edit_distance(reference, found)
         return LabelErrors(
             frame_errors(target, labelled), ErrorCount(edits, len(reference))
+        )
+
+    def labelled(
+        self, segments: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield onset, offset and unit of the final labels of detected segments.
+
+        Those with `unknown` are passed over.
+
+        Parameters
+        ----------
+        segments : sequence of (int, int)
+            Detected segments ``[onset, offset)`` in samples.
+        """
+        earliest = 0
+        for onset, offset, first, stop, scores in self._scored(segments):
+            name, _ = self._decide(scores, n_frames=stop - first)
+            start, end = self._ends(name, onset, offset, earliest, len(self.samples))
+            earliest = end
+            if name != self.spec.unknown:
+                yield start, end, self.spec.units.index(name)
+
+    def end_rows(
+        self, segments: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, float, float]]:
+        """Return how much later than the labels' ends the annotated ones lie, in ms.
+
+        Of the labels whose segment is one annotated segment of their unit.
+        """
+        rate, start_s = self.front_end.sample_rate, self.example.recording.start_s
+        index = {name: n for n, name in enumerate(self.spec.units)}
+        return pairs_of(
+            [
+                (on / rate, off / rate, unit)
+                for on, off, unit in self.labelled(segments)
+            ],
+            [
+                (a.onset_s - start_s, a.offset_s - start_s, index.get(a.unit, IGNORED))
+                for a in self.example.recording.annotations
+            ],
         )
 
     def scored(
@@ -138,14 +178,21 @@ class ScoredRecording:
         segments : sequence of (int, int)
             Detected segments ``[onset, offset)`` in samples.
         """
+        for _, _, first, stop, scores in self._scored(segments):
+            yield first, stop, scores
+
+    def _scored(
+        self, segments: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, int, int, Float64]]:
+        """Yield onset and offset, too."""
         for onset, offset in segments:
             first, stop = self._frame_at(onset), self._frame_at(offset)
             if stop <= first:
                 continue
             if self.spec.decision == "last":
-                yield first, stop, self.log_posteriors[stop - 1]
+                yield onset, offset, first, stop, self.log_posteriors[stop - 1]
             else:
-                yield first, stop, self.sums[stop] - self.sums[first]
+                yield onset, offset, first, stop, self.sums[stop] - self.sums[first]
 
     def named(self, segments: Sequence[tuple[int, int]]) -> list[NamedRow]:
         """Return the likeliest unit of detected segments, beside what was annotated.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurovocal.models.toolkit.gru import SequenceGru
 from neurovocal.models.toolkit.recipe import ClassifierConfig
 
 NetworkState: TypeAlias = Mapping[str, Tensor]
@@ -27,9 +28,7 @@ class GruEncoder(nn.Module):
     def __init__(self, n_in: int, n_hidden: int, n_layers: int, dropout: float) -> None:
         super().__init__()
         sizes = [n_in] + [n_hidden] * (n_layers - 1)
-        self.layers = nn.ModuleList(
-            nn.GRU(size, n_hidden, batch_first=True) for size in sizes
-        )
+        self.layers = nn.ModuleList(SequenceGru(size, n_hidden) for size in sizes)
         self.dropout = nn.Dropout(dropout)
         self.n_out = n_hidden
         self.shapes = {f"h{i}": [n_hidden] for i in range(1, n_layers + 1)}

@@ -28,6 +28,7 @@ from neurovocal.engine import (
 from neurovocal.engine.contracts.batches import StageBatch
 from neurovocal.engine.contracts.types import LabelStatus
 from neurovocal.plugins.models.classifier.decision import LabelDecision
+from neurovocal.plugins.models.classifier.ends import LabelEnds
 from neurovocal.plugins.models.classifier.network import FrameNetwork
 from neurovocal.plugins.models.forecast import Forecaster
 from neurovocal.plugins.models.history import Float64, PosteriorHistory
@@ -64,6 +65,9 @@ class ClassifierOptions(Options):
     typical: bool = True
     """Label a segment `unknown` where its duration, or the agreement of its frames, is
     not typical of the unit, if the bundle has such data."""
+    ends: bool = True
+    """Give a final label the onset and offset that annotators set for its unit, if the
+    bundle has such data; those of the detector's own events stay."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,8 @@ class _Segment:
     ready: int
     """End of the frames that the first provisional label needs."""
     offset: int | None = None
+    is_cut: bool = False
+    """Whether something else than silence ended it."""
     base: Float64 | None = None
     """Sum of log-posteriors before `first`, read while `first` was recent."""
     unit: str | None = None
@@ -123,6 +129,11 @@ class Classifier:
         self._decision = LabelDecision(
             spec, options.thresholds, options.min_posterior, typical=options.typical
         )
+        self._ends = LabelEnds(
+            spec if options.ends else spec.model_copy(update={"ends": {}}),
+            front_end.sample_rate,
+        )
+        self._earliest = 0  # sample before which no final label may begin
         self._forecaster = None
         has_prior = options.prior == "all"
         has_prior |= options.prior == "provisional" and options.provisional
@@ -159,6 +170,7 @@ class Classifier:
             case Gap():
                 labels = self.flush()
                 self.reset()
+                self._earliest = item.stop
                 return labels
 
     def flush(self) -> list[Event]:
@@ -174,6 +186,7 @@ class Classifier:
         self._history.reset()
         self._open.clear()
         self._closed.clear()
+        self._earliest = 0
         if self._forecaster:
             self._forecaster.reset()
 
@@ -256,7 +269,7 @@ class Classifier:
     def _process_offset(self, mark: Offset) -> list[Event]:
         segment = self._open.pop(mark.segment, None)
         segment = segment or self._new_segment(mark.segment, mark.onset)
-        segment.offset = mark.sample
+        segment.offset, segment.is_cut = mark.sample, mark.truncated
         if self._is_complete(segment):
             return self._finish(segment)
         self._closed.append(segment)
@@ -264,7 +277,8 @@ class Classifier:
 
     def _is_complete(self, segment: _Segment) -> bool:
         assert segment.offset is not None
-        stop = self._frame_centred_from(segment.offset)
+        latest = segment.offset + (0 if segment.is_cut else self._ends.longest)
+        stop = self._frame_centred_from(latest)
         return not self._history.is_empty and self._history.stop >= stop
 
     def _finish(self, segment: _Segment) -> list[Event]:
@@ -273,7 +287,7 @@ class Classifier:
         stop = self._frame_centred_from(segment.offset)
         forecast = self._forecast(segment)  # where frames arrive after both marks
         unit, posterior = self._decide_unit(segment, stop, ended=True)
-        label = self._label(segment, unit, posterior, "final")
+        label = self._final_label(segment, unit, posterior)
         if self._forecaster is None:
             return [label]
         is_unknown = unit == self._decision.unknown[0]
@@ -328,6 +342,22 @@ class Classifier:
         if not wanted or self._forecaster is None or segment.forecast is None:
             return None
         return self._forecaster.weight(n_frames) * segment.forecast
+
+    def _final_label(self, segment: _Segment, unit: str, posterior: float) -> Label:
+        """Return the final label, with the ends of its unit."""
+        assert segment.offset is not None
+        latest = segment.offset
+        if not segment.is_cut:
+            # What has arrived at any rate, whatever the blocks are.
+            needed = self._frame_centred_from(segment.offset + self._ends.longest)
+            last = min(needed, self._history.stop) - 1
+            latest = max(latest, last * self._hop + self._length)
+        onset, offset = self._ends(
+            unit, segment.onset, segment.offset, self._earliest, latest
+        )
+        self._earliest = offset
+        number = segment.segment
+        return Label(number, onset, offset, unit, posterior, "final", self._name)
 
     def _label(
         self, segment: _Segment, unit: str, posterior: float, status: LabelStatus

@@ -358,3 +358,34 @@ def test_an_offset_without_an_onset_is_labelled(folder: Path) -> None:
     marks: dict[int, list[Mark]] = {9200: [Offset(7, 4000, 7000, False)]}
     (label,) = labels(process_audio(model, folder, [Block(0, SONG)], marks))
     assert (label.segment, label.unit, label.status) == (7, "a", "final")
+
+
+def test_a_final_label_has_the_ends_of_its_unit(tmp_path: Path) -> None:
+    moved = make_tiny_bundle(tmp_path / "moved")
+    ends = {"a": {"onset_ms": -5.0, "offset_ms": 4.0}}
+    spec = load_bundle(moved).manifest.classifier
+    assert spec is not None
+    edit_manifest(moved, classifier={**spec.model_dump(), "ends": ends})
+    samples = audio(20000, (4000, 7000, LOW), (7040, 9000, LOW), (10000, 13000, HIGH))
+    marks: dict[int, list[Mark]] = {
+        4100: [Onset(0, 4000, 1.0)],
+        7040: [Offset(0, 4000, 7000, False), Onset(1, 7040, 1.0)],
+        9000: [Offset(1, 7040, 9000, True)],
+        10100: [Onset(2, 10000, 1.0)],
+        13200: [Offset(2, 10000, 13000, False)],
+    }
+
+    def finals(**options: Any) -> list[tuple[int, int | None]]:
+        blocks = [Block(0, samples)]
+        found = labels(process_audio(build(moved, **options), moved, blocks, marks))
+        return [(x.onset, x.offset) for x in found if x.status == "final"]
+
+    before, after = round(0.005 * RATE), round(0.004 * RATE)
+    # The second begins where the first ends, and its own end was cut.
+    first_end = 7000 + after
+    assert finals() == [
+        (4000 - before, first_end),
+        (max(7040 - before, first_end), 9000),
+        (10000, 13000),
+    ]
+    assert finals(ends=False) == [(4000, 7000), (7040, 9000), (10000, 13000)]
