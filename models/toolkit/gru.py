@@ -36,7 +36,8 @@ class SequenceGru(nn.GRU):
         if not (torch.is_grad_enabled() and x.dtype == torch.float32):
             found: tuple[Tensor, Tensor] = super().forward(x, h)
             return found
-        w_ih, w_hh, b_ih, b_hh = self._flat_weights
+        weights: list[Tensor] = [*self.parameters()]
+        w_ih, w_hh, b_ih, b_hh = weights
         inputs = nn.functional.linear(x.transpose(0, 1), w_ih, b_ih)
         outputs = _Recurrence.apply(inputs, h[0], w_hh, b_hh)  # type: ignore[no-untyped-call]
         return outputs.transpose(0, 1), outputs[-1:]
