@@ -306,6 +306,13 @@ def evaluate(
             help="Measure labels in time of the profile `fast`, and what they cost.",
         ),
     ] = False,
+    resynthesis: Annotated[
+        bool,
+        typer.Option(
+            "--resynthesis",
+            help="Compare labels of recordings and of their resynthesis.",
+        ),
+    ] = False,
     seconds: Annotated[
         float, typer.Option(metavar="S", min=1.0, help="Song to draw per row.")
     ] = 80.0,
@@ -355,6 +362,10 @@ def evaluate(
         written.append(report / PAGE_NAME)
     if fast and (synthesis or report is not None):
         problems.add(["--fast stands alone: leave --synthesis and --report out"])
+    if resynthesis and (fast or synthesis or report is not None):
+        problems.add(
+            ["--resynthesis stands alone: leave --fast, --synthesis and --report out"]
+        )
     loaded = problems.of(lambda: load_bundle(bundle))
     choice = problems.of(lambda: label_choice(label_column, tier, channels))
     recordings = problems.of(
@@ -379,6 +390,11 @@ def evaluate(
         return
     if fast:
         _evaluate_fast(loaded, recordings, as_json)
+        return
+    if resynthesis:
+        from neurovocal.models.evaluation.resynthesis import evaluate_round_trip
+
+        evaluate_round_trip(loaded, recordings, as_json)
         return
     part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
     _evaluate_recordings(loaded, recordings, part, report, as_json)

@@ -314,7 +314,14 @@ def _morph(
     loaded = load_bundle(name)
     if folder.is_dir():
         reads = {"bundle": [loaded.folder], "recording": list(renditions)}
-        _check_outputs([*sounds, table], reads, overwrite=overwrite)
+        _check_outputs([*sounds, table], reads, overwrite=True)
+        there = [path.name for path in (*sounds, table) if path.is_file()]
+        if there and not overwrite:
+            more = f" and {len(there) - 1} more of these files" if there[1:] else ""
+            raise ConfigError(
+                f"--out '{folder}' holds '{there[0]}'{more} already: choose another "
+                "folder, or --overwrite"
+            )
     first, second = (read_rendition(loaded, path) for path in renditions)
     shares = [float(share) for share in np.linspace(0, 1, n_steps)]
     made = list(morphs(loaded, first, second, shares))

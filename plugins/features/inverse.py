@@ -5,6 +5,7 @@ phase, bands outside the kept bins, values beyond the clip) is lost.
 `PhaseReconstruction` estimates the phases.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ from neurovocal.plugins.features.spectrum import (
     window_of,
 )
 
-# Chosen on days 23 and 24 of gy6or6: docs/how-to/synthesis.md.
+# Chosen on days 23 and 24 of gy6or6: docs/research/resynthesis.md.
 LOOK_AHEAD = 4
 _ITERATIONS = 24  # at 50 % overlap
 _FEWER_ITERATIONS = 16  # at more overlap, where frames determine each other more
-_INERTIA = 0.9
+_RELAXATION = (0.7, 0.85, 0.95)
 
 
 class InverseSpectrogram:
@@ -47,9 +48,9 @@ class InverseSpectrogram:
     look_ahead : int
         Number of frames needed beyond the one that is output, from 0.
     iterations : int, optional
-        Projections per frame: more are slower and slightly better. By default 24, or
+        Reflections per frame: more are slower and slightly better. By default 24, or
         16 if frames overlap by more than half.
-    inertia : float
+    relaxation : sequence of float
         See `PhaseReconstruction`.
 
     Attributes
@@ -73,7 +74,7 @@ class InverseSpectrogram:
         look_ahead: int = LOOK_AHEAD,
         *,
         iterations: int | None = None,
-        inertia: float = _INERTIA,
+        relaxation: Sequence[float] = _RELAXATION,
     ) -> None:
         if front_end.plugin != "spectrogram":
             raise ConfigError(
@@ -96,7 +97,7 @@ class InverseSpectrogram:
             n_fft,
             look_ahead=look_ahead,
             iterations=iterations,
-            inertia=inertia,
+            relaxation=relaxation,
         )
         self.latency = self._phase.latency
         self._to_magnitudes = _Magnitudes(options, front_end, place, window, n_fft)

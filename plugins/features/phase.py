@@ -4,12 +4,13 @@ Real-time iterative spectrogram inversion with look-ahead, RTISI-LA (Zhu, Beaure
 and Wyse, 2007, "Real-time signal estimation from modified short-time Fourier transform
 magnitude spectra", IEEE Trans. Audio, Speech, Lang. Process. 15, 1645-1653). Samples
 that were output never change; the newest frames are made consistent with them and with
-each other by the projections of Griffin and Lim (1984), with the inertia of Perraudin,
-Balazs and Sondergaard (2013, "A fast Griffin-Lim algorithm", eq. 6). With the inertia,
-few iterations on few frames reach the quality of a hundred on the whole recording
-(docs/how-to/synthesis.md has the figures).
+each other by relaxed averaged alternating reflections (RAAR; Luke, 2005, "Relaxed
+averaged alternating reflections for diffraction imaging", Inverse Problems 21, 37-50),
+which Peer, Welker, Kolhoff and Gerkmann (2024, arXiv 2309.07043) brought into the
+online frame. docs/research/resynthesis.md compares it with other algorithms.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,11 @@ class PhaseReconstruction:
     look_ahead : int
         Number of frames after the one whose samples are output next, from 0.
     iterations : int
-        Projections per frame.
-    inertia : float
-        Weight of the previous projection's change; 0 gives plain RTISI-LA.
+        Reflections per frame.
+    relaxation : sequence of float
+        Share of the reflections (beta), from the frame that is output next to newer
+        ones; the last holds for all further frames. A frame explores with a share near
+        1 and settles with a lower one.
 
     Attributes
     ----------
@@ -64,7 +67,7 @@ class PhaseReconstruction:
         *,
         look_ahead: int,
         iterations: int,
-        inertia: float,
+        relaxation: Sequence[float],
     ) -> None:
         length, hop = len(window), hop_length
         n_frames, parts = look_ahead + 1, -(-length // hop)
@@ -80,7 +83,11 @@ class PhaseReconstruction:
             )
         self.latency = look_ahead * hop
         self._length, self._hop, self._parts, self._n_fft = length, hop, parts, n_fft
-        self._iterations, self._inertia = iterations, np.float32(inertia)
+        self._iterations = iterations
+        last = len(relaxation) - 1
+        shares = [relaxation[min(k, last)] for k in range(n_frames)]
+        self._share = np.array(shares, np.float32)[:, None]
+        self._rest = 1 - 2 * self._share
         self._tail = length - hop
 
         self._window = window.copy()
@@ -101,6 +108,8 @@ class PhaseReconstruction:
         self._seed = (_SEED_LEVEL * np.exp(1j * angle)).astype(np.complex64)
 
         self._magnitudes = np.zeros((n_frames, n_bins), np.float32)
+        # The iterate, and what is overlap-added: of the wanted magnitudes, or mirrored.
+        self._iterate = np.zeros((n_frames, n_bins), np.complex64)
         self._spectra = np.zeros((n_frames, n_bins), np.complex64)
         # Overlap-added output of the frames before the first one held.
         self._fixed = np.zeros((n_parts, hop), np.float32)
@@ -116,7 +125,7 @@ class PhaseReconstruction:
         self._pieces = pieces.reshape(n_frames, parts, hop)
         # (Any, because NumPy's stubs have transforms in double precision only.)
         self._analysed: NDArray[Any] = np.zeros((n_frames, n_bins), np.complex64)
-        self._before = np.zeros_like(self._analysed)
+        self._mirrored = np.zeros_like(self._analysed)
         self._squares = np.zeros((n_frames, 2 * n_bins), np.float32)
         self._gains = np.zeros((n_frames, n_bins), np.float32)
         self._out = np.empty(hop, np.float32)
@@ -126,8 +135,7 @@ class PhaseReconstruction:
     def reset(self) -> None:
         """Forget all frames; the next one follows silence."""
         self._magnitudes[:] = 0
-        self._spectra[:] = 0
-        self._before[:] = 0
+        self._iterate[:] = 0
         self._fixed[:] = 0
         self._waiting = 0  # frames whose first samples are not output yet
         self._has_frames = False
@@ -144,11 +152,15 @@ class PhaseReconstruction:
         # The last row is free between calls.
         self._has_frames = True
         self._magnitudes[-1] = magnitudes
-        for iteration in range(self._iterations):
-            self._overlap_add()
-            np.multiply(self._signal, self._local_scale, out=self._signal)
-            self._project(iteration)
-        self._overlap_add()
+        # A new frame begins at the phases of the signal that overlaps with it.
+        self._restore_magnitudes()
+        self._overlap_add(self._spectra)
+        self._analyse()
+        np.add(self._analysed[-1], self._seed, out=self._iterate[-1])
+        self._restore_magnitudes()
+        for _ in range(self._iterations):
+            self._reflect()
+        self._overlap_add(self._spectra)
         filled = self._waiting == len(self._magnitudes) - 1
         if filled:
             np.multiply(self._signal[0], self._scale, out=self._out)
@@ -158,7 +170,7 @@ class PhaseReconstruction:
             self._fixed[-1] = 0
         else:
             self._waiting += 1
-        for rows in (self._magnitudes, self._spectra, self._before):
+        for rows in (self._magnitudes, self._iterate):
             rows[:-1] = rows[1:]
             rows[-1] = 0
         return self._out if filled else self._none
@@ -173,7 +185,8 @@ class PhaseReconstruction:
         """
         if not self._has_frames:
             return self._none.copy()
-        self._overlap_add()
+        self._restore_magnitudes()
+        self._overlap_add(self._spectra)
         signal = self._signal * self._scale
         first = len(self._magnitudes) - 1 - self._waiting
         n_samples = self._waiting * self._hop + self._tail
@@ -181,32 +194,44 @@ class PhaseReconstruction:
         self.reset()
         return tail
 
-    def _overlap_add(self) -> None:
+    def _overlap_add(self, spectra: NDArray[Any]) -> None:
         """Compute the unscaled signal of the held frames after the fixed part."""
-        np.fft.irfft(self._spectra, self._n_fft, axis=-1, out=self._time)
+        np.fft.irfft(spectra, self._n_fft, axis=-1, out=self._time)
         np.multiply(self._time[:, : self._length], self._window, out=self._synthesized)
         np.copyto(self._signal, self._fixed)
         n_frames = len(self._pieces)
         for part in range(self._parts):
             self._signal[part : part + n_frames] += self._pieces[:, part]
 
-    def _project(self, iteration: int) -> None:
-        """Compute the spectra of the signal and replace their magnitudes."""
+    def _analyse(self) -> None:
+        """Compute the spectra of the signal."""
+        np.multiply(self._signal, self._local_scale, out=self._signal)
         np.multiply(self._frames, self._window, out=self._windowed)
         np.fft.rfft(self._padded, axis=-1, out=self._analysed)
-        spectra, analysed = self._spectra, self._analysed
-        if iteration == 0:
-            self._before[-1] = analysed[-1]  # a new frame has no inertia
-        np.subtract(analysed, self._before, out=spectra)
-        np.multiply(spectra, self._inertia, out=spectra)
-        np.add(spectra, analysed, out=spectra)
-        if iteration == 0:
-            spectra[-1] += self._seed
-        self._before, self._analysed = analysed, self._before
-        parts = spectra.view(np.float32)
+
+    def _reflect(self) -> None:
+        """Advance the iterate: x = beta (P_C(2 P_A x - x) + x) + (1 - 2 beta) P_A x.
+
+        P_A gives spectra the wanted magnitudes, P_C makes them those of a signal; this
+        is ``beta / 2 (R_C R_A x + x) + (1 - beta) P_A x`` with ``R = 2 P - 1``.
+        """
+        iterate, wanted, mirrored = self._iterate, self._spectra, self._mirrored
+        np.add(wanted, wanted, out=mirrored)
+        np.subtract(mirrored, iterate, out=mirrored)
+        self._overlap_add(mirrored)
+        self._analyse()
+        np.add(iterate, self._analysed, out=iterate)
+        np.multiply(iterate, self._share, out=iterate)
+        np.multiply(wanted, self._rest, out=wanted)
+        np.add(iterate, wanted, out=iterate)
+        self._restore_magnitudes()
+
+    def _restore_magnitudes(self) -> None:
+        """Compute the spectra with the iterate's phases and the wanted magnitudes."""
+        parts = self._iterate.view(np.float32)
         squares = np.multiply(parts, parts, out=self._squares)
         gains = np.add(squares[:, 0::2], squares[:, 1::2], out=self._gains)
         np.add(gains, _TINY, out=gains)
         np.sqrt(gains, out=gains)
         np.divide(self._magnitudes, gains, out=gains)
-        np.multiply(spectra, gains, out=spectra)
+        np.multiply(self._iterate, gains, out=self._spectra)

@@ -92,7 +92,9 @@ def test_the_command_writes_graded_sounds_once(renditions, capsys):
         assert np.sqrt(np.square(samples).mean()) > 1e-3
     before = (out / "morph-1.wav").read_bytes()
     assert run(*given) == 1
-    assert "exists already" in capsys.readouterr().err
+    refusal = " ".join(capsys.readouterr().err.split())
+    assert refusal.count("already") == 1
+    assert "holds 'morph-1.wav' and" in refusal
     assert (out / "morph-1.wav").read_bytes() == before
     assert run(*given, "--overwrite") == 0
 
