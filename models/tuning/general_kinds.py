@@ -1,19 +1,26 @@
 """Options of the detectors `energy` and `bands` that are fitted to annotations."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurovocal.engine import Block, Offset, Segmenter, SegmenterOptions
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.tuning.floors import floor_between, level_between
-from neurovocal.models.tuning.heard import Heard, Span, Stretch, spans_of
+from neurovocal.models.tuning.heard import Heard, Span, Stretch
 from neurovocal.models.tuning.kind import BUFFERS_MS, octaves, rounded
 from neurovocal.models.tuning.search import Values
 from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
 from neurovocal.plugins.detectors.bands import BandsOptions, band_score, recent_sounds
-from neurovocal.plugins.detectors.energy import EnergyDetector, EnergyOptions
+from neurovocal.plugins.detectors.energy import (
+    EnergyDetector,
+    EnergyOptions,
+    band_level,
+    hop_length,
+    relative_level,
+)
 
 # Further starting points, for sounds with quiet parts, such as words, and for
 # recordings that start within a sound.
@@ -38,6 +45,9 @@ _ENERGY_VALUES: dict[str, Sequence[Any]] = {
     "min_duration_ms": (5.0, 10.0, 15.0, 20.0, 30.0, 50.0),
     **BUFFERS_MS,
 }
+Scores: TypeAlias = list[tuple[int, NDArray[np.float64]]]
+"""Scores of a stretch in parts, each with the number of its first hop."""
+_MOST_KNOWN = 3
 _LEVELS = {"on_db": 10.0, "off_db": 8.0}  # of the `energy` detector
 _BANDS_VALUES: dict[str, Sequence[Any]] = {
     "n_loudest": (1, 2, 4, 6, 8),
@@ -67,6 +77,7 @@ class EnergyKind:
 
     def __init__(self, stretches: Sequence[Stretch], start: Values) -> None:
         self._stretches = stretches
+        self._known: dict[str, list[Scores]] = {}
         self._usual = EnergyOptions(**start).model_dump()
         self.starts: Sequence[Values] = [start, *_ENERGY_STARTS]
 
@@ -99,14 +110,45 @@ class EnergyKind:
 
     def segments(self, values: Values) -> list[list[Span]]:
         """Return what the detector finds in each stretch, in seconds."""
-        detector = self._detector(values)
-        assert detector is not None
-        return [spans_of(detector, stretch) for stretch in self._stretches]
+        options = EnergyOptions(**values)
+        rate = self._stretches[0].sample_rate
+        on, off = (10.0 ** (db / 10) for db in (options.on_db, options.off_db))
+        segmenter = Segmenter(options.rules(on, off, rate), hop_length(options, rate))
+        found = []
+        for stretch, scores in zip(self._stretches, self._scores(options), strict=True):
+            segmenter.reset()
+            marks = [m for first, s in scores for m in segmenter.process(first, s)]
+            marks += segmenter.close(len(stretch.samples))
+            offsets = [mark for mark in marks if isinstance(mark, Offset)]
+            found.append([(m.onset / rate, m.sample / rate) for m in offsets])
+        return found
 
     def with_floor(self, values: Values) -> Values:
         """Return values with the noise floor between the examples, if it is one."""
         floor = level_between(self._stretches, EnergyOptions(**values))
         return values if floor is None else values | {"floor_db": floor}
+
+    def _scores(self, options: EnergyOptions) -> list[Scores]:
+        """Return the scores of each stretch, as the detector computes them.
+
+        Most values of a search differ in what is made of them: the last ones are kept.
+        """
+        others = {*SegmenterOptions.model_fields, "on_db", "off_db"}
+        key = options.model_dump_json(exclude=others)
+        if key in self._known:
+            return self._known[key]
+        if len(self._known) >= _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        rate = self._stretches[0].sample_rate
+        level, relative = band_level(options, rate)[0], relative_level(options, rate)
+        found = self._known[key] = []
+        for stretch in self._stretches:
+            level.reset()
+            relative.reset()
+            scores = relative.push(*level.push(Block(0, stretch.samples[:, None])))
+            scores += relative.push(*level.flush())
+            found.append(scores + relative.interrupt())
+        return found
 
     def _detector(self, values: Values) -> EnergyDetector | None:
         try:
