@@ -155,7 +155,8 @@ class ZmqSink:
         """Send a message to all subscribers of its topic; StageError if not open."""
         if self._socket is None:
             raise StageError("the ZeroMQ sink is not open")
-        if message.kind in BULK_KINDS and not self._is_wanted(message):
+        is_bulk = message.kind in BULK_KINDS
+        if is_bulk and not self._is_wanted(message):
             return
         publish_ms = None
         if message.emitted_ns:
@@ -164,7 +165,8 @@ class ZmqSink:
         with self._access.limits.busy():
             self._socket.send_multipart(parts, flags=self._dontwait)
             self._sent += 1
-            self._read_subscriptions()
+            if not is_bulk:  # `_is_wanted` has just read them
+                self._read_subscriptions()
 
     def _is_wanted(self, message: Message) -> bool:
         # A subscription that ZeroMQ has received is read here before it can matter.

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
@@ -92,11 +92,16 @@ class Relay:
 
     def accept(self, message: Message) -> None:
         """Queue a message; one that comes after the end of the lane goes nowhere."""
-        kind = KINDS[type(message.event)]
+        self.accept_all([message])
+
+    def accept_all(self, messages: Sequence[Message]) -> None:
+        """Queue messages that became known together, as `accept` does."""
         if self._closed:
             return
+        kinds = [KINDS[type(message.event)] for message in messages]
+        queues = ["bulk" if kind in BULK_KINDS else "events" for kind in kinds]
         try:
-            self.mailbox.put("bulk" if kind in BULK_KINDS else "events", kind, message)
+            self.mailbox.put_all(list(zip(queues, kinds, messages, strict=True)))
         except MailboxClosed:
             return  # the mailbox has counted it as dropped
 

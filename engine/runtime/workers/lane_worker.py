@@ -52,6 +52,7 @@ from neurovocal.engine.runtime.workers.lanes.running import (
     ResumePoint,
     Settings,
 )
+from neurovocal.engine.runtime.workers.lanes.turns import LONGEST_BLOCK_S, TURNS
 from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
@@ -374,6 +375,19 @@ class LaneWorker:
         if not isinstance(item, Anchor):
             self._has_begun, self._stalled = True, False
             self._position = item.stop
+        if not isinstance(item, Block) or self._is_long(item):
+            self._process_now(item)
+            return
+        turn = TURNS.begin()
+        try:
+            self._process_now(item)
+        finally:
+            TURNS.end(turn)
+
+    def _is_long(self, block: Block) -> bool:
+        return len(block.samples) > LONGEST_BLOCK_S * self.recovery.info.sample_rate
+
+    def _process_now(self, item: Part) -> None:
         channels = self.publisher.channels
         if isinstance(item, Block) and len(channels) > 1:
             self._process_together(item)

@@ -1,7 +1,7 @@
 """Mailbox of a sink: bounded queues that count every item, with one reader."""
 
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, RLock
 from typing import Generic, TypeVar
@@ -93,27 +93,49 @@ class Mailbox(Generic[ItemT]):
         MailboxClosed
             The mailbox was closed; the item is counted as dropped.
         """
-        counts, waiting = self.queue_counts[queue], self._queues[queue]
+        self.put_all([(queue, kind, item)])
+
+    def put_all(self, items: Sequence[tuple[str, str, ItemT]]) -> None:
+        """Add items, each with its queue and kind, and wake the reader once.
+
+        Raises
+        ------
+        MailboxClosed
+            The mailbox was closed; the items that came too late are counted as
+            dropped.
+        """
         with self._lock:
-            while len(waiting) >= self._capacity[queue] and not self._closed:
-                if self.when_full == "drop_oldest":
-                    _, oldest_kind, _ = waiting.popleft()
-                    self._drop(counts, oldest_kind)
-                    counts.queued -= 1
-                else:
-                    self._n_waiting += 1
-                    self._changed.wait()
-                    self._n_waiting -= 1
-            # Only now: an item that waits for room is not in the mailbox yet.
-            counts.received += 1
+            for queue, kind, item in items:
+                counts, waiting = self.queue_counts[queue], self._queues[queue]
+                if len(waiting) >= self._capacity[queue]:
+                    self._make_room(queue)
+                # Only now: an item that waits for room is not in the mailbox yet.
+                counts.received += 1
+                if self._closed:
+                    self._drop(counts, kind)
+                    continue
+                waiting.append((self._ticket, kind, item))
+                self._ticket += 1
+                counts.queued += 1
             if self._closed:
-                self._drop(counts, kind)
                 raise MailboxClosed
-            waiting.append((self._ticket, kind, item))
-            self._ticket += 1
-            counts.queued += 1
             if self._n_waiting:
                 self._changed.notify(self._n_waiting)
+
+    def _make_room(self, queue: str) -> None:
+        """Drop the oldest items of a full queue, or wait until it has room."""
+        counts, waiting = self.queue_counts[queue], self._queues[queue]
+        while len(waiting) >= self._capacity[queue] and not self._closed:
+            if self.when_full == "drop_oldest":
+                _, oldest_kind, _ = waiting.popleft()
+                self._drop(counts, oldest_kind)
+                counts.queued -= 1
+                continue
+            if self._n_waiting:  # the reader does not know of the items before
+                self._changed.notify(self._n_waiting)
+            self._n_waiting += 1
+            self._changed.wait()
+            self._n_waiting -= 1
 
     def put_mark(self, item: ItemT) -> None:
         """Add an item that is neither bounded nor counted, behind all others.

@@ -114,6 +114,27 @@ class Publisher:
     ) -> Message | None:
         """Number an event and put it into the queue of each sink that takes its kind.
 
+        Parameters and return value are those of `number`.
+        """
+        message = self.number(
+            info, event, at, timebase, ledger=ledger, emitted_ns=emitted_ns
+        )
+        if message is not None:
+            self.deliver([message])
+        return message
+
+    def number(
+        self,
+        info: StreamInfo,
+        event: Event,
+        at: int,
+        timebase: TimeBase,
+        *,
+        ledger: Ledger | None = None,
+        emitted_ns: int = 0,
+    ) -> Message | None:
+        """Give an event its number and its time; `deliver` is to follow.
+
         Parameters
         ----------
         info : StreamInfo
@@ -151,9 +172,23 @@ class Publisher:
             ledger,
             emitted_ns,
         )
-        for sink in takers:
-            sink.accept(message)
         return message
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Put numbered messages into the queues of the sinks that take their kinds.
+
+        Each sink is woken once. Waking a thread costs as much as a small message does,
+        and one that is woken sooner asks for the interpreter while the lane still
+        needs it.
+        """
+        if len(messages) == 1:
+            for sink in self._takers[messages[0].kind]:
+                sink.accept(messages[0])
+            return
+        for sink in self._sinks:
+            taken = [each for each in messages if each.kind in sink.wants]
+            if taken:
+                sink.accept_all(taken)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -304,6 +339,7 @@ class LanePublisher:
             queue_ms = max(0.0, (start_ns - step.arrived_ns) / 1e6)
             compute_ms = (now - start_ns) / 1e6
         info, at = channel.lane.info, step.at
+        messages: list[Message] = []
         for event in step.events:
             if channel.gate is not None and is_derived(event):
                 continue
@@ -320,7 +356,7 @@ class LanePublisher:
                 metrics.pending.append(ledger)
                 if len(metrics.pending) > MOST_PENDING:
                     metrics.count()
-            message = self.sinks.send(
+            message = self.sinks.number(
                 info,
                 event,
                 at,
@@ -328,12 +364,21 @@ class LanePublisher:
                 ledger=ledger,
                 emitted_ns=now if timed else 0,
             )
+            if message is not None:
+                messages.append(message)
             if isinstance(event, Anchor):
                 channel.anchored = message
-            elif isinstance(event, Trigger):
+            if isinstance(event, Trigger | Health):
+                # What a trigger causes is published behind it, and other threads
+                # number states of health, too.
+                self.sinks.deliver(messages)
+                messages = []
+            if isinstance(event, Trigger):
                 trouble = apply_trigger(event, channel, self.prepare)
                 if trouble is not None:
                     self.report(trouble, [channel])
+        if messages:
+            self.sinks.deliver(messages)
 
     def report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
         """Publish an event that no stage emitted, at the lanes' present position.

@@ -299,9 +299,14 @@ class SinkWorker:
 
     def accept(self, message: Message) -> None:
         """Queue a message; called by lane threads."""
-        kind = KINDS[type(message.event)]
+        self.accept_all([message])
+
+    def accept_all(self, messages: Sequence[Message]) -> None:
+        """Queue messages that became known together; called by lane threads."""
+        kinds = [KINDS[type(message.event)] for message in messages]
+        queues = [_QUEUE_OF[kind] for kind in kinds]
         try:
-            self.mailbox.put(_QUEUE_OF[kind], kind, message)
+            self.mailbox.put_all(list(zip(queues, kinds, messages, strict=True)))
         except MailboxClosed:
             return  # the mailbox has counted it as dropped
 

@@ -276,6 +276,10 @@ class MessageTaker(Protocol):
         """Queue a message."""
         ...
 
+    def accept_all(self, messages: Sequence[Message]) -> None:
+        """Queue messages that became known together."""
+        ...
+
     def accept_end(self, commit: StreamCommit) -> None:
         """Queue the end of a stream behind its messages."""
         ...

@@ -227,3 +227,41 @@ def test_room_for_more_channels():
     mailbox.put("bulk", "frames", 20)
     assert mailbox.counts()["bulk"]["queued"] == 12
     balanced(mailbox)
+
+
+def test_items_that_come_together_are_bounded_and_counted_one_by_one():
+    mailbox = Mailbox({"events": 2, "bulk": 1}, "drop_oldest")
+    mailbox.put_all(
+        [
+            ("bulk", "frames", 0),
+            ("events", "onset", 1),
+            ("bulk", "frames", 2),
+            ("events", "label", 3),
+            ("events", "label", 4),
+        ]
+    )
+    assert [mailbox.get(0.0) for _ in range(3)] == [2, 3, 4]
+    assert mailbox.dropped == {"frames": 1, "onset": 1}
+    balanced(mailbox)
+    mailbox.close()
+    with pytest.raises(MailboxClosed):
+        mailbox.put_all([("events", "label", 5), ("bulk", "frames", 6)])
+    assert mailbox.dropped == {"frames": 2, "onset": 1, "label": 1}
+    balanced(mailbox)
+
+
+def test_more_items_than_there_is_room_for_wake_a_waiting_reader(background):
+    mailbox = Mailbox({"events": 2}, "block")
+    items = [("events", "label", number) for number in range(50)]
+    got = []
+
+    def read():
+        while len(got) < len(items):
+            got.append(mailbox.get(PATIENCE_S))
+
+    reader = background(read)
+    writer = background(lambda: mailbox.put_all(items))
+    writer()
+    reader()
+    assert got == list(range(50))
+    balanced(mailbox)

@@ -148,3 +148,21 @@ def test_kind_sample_and_instant_of_events():
     assert instant_of(Label(0, 1, None, "a", 1.0, "revised", "m")) == 1
     assert instant_of(Label(0, 1, 9, "a", 1.0, "final", "m")) == 9
     assert sample_of(Health("lane", "healthy", ""), 77) == 77
+
+
+def test_messages_of_a_step_come_to_each_sink_in_order():
+    all_of_them, labels = worker("a", "onset", "frames", "label"), worker("l", "label")
+    publisher = Publisher([all_of_them, labels], SequenceNumbers())
+    timebase = TimeBase(1000)
+    events = [
+        Frames(7, 16, 32, VALUES),
+        Onset(0, 5, 1.0),
+        Offset(0, 5, 7, False),
+        Label(0, 5, 7, "a", 1.0, "final", "m"),
+    ]
+    numbered = [publisher.number(INFO, event, 8, timebase) for event in events]
+    assert numbered[2] is None, "no sink takes offsets"
+    publisher.deliver([each for each in numbered if each is not None])
+    got = [all_of_them.mailbox.get(0.0).kind for _ in range(3)]
+    assert got == ["frames", "onset", "label"]
+    assert [m.kind for m in taken(labels)] == ["label"]
