@@ -74,6 +74,11 @@ class Pacer:
         self._position = 0
         self._at_ns: int | None = None
 
+    def begin(self) -> None:
+        """Let the first sample be heard now, not when it is first waited for."""
+        if self._realtime:
+            self._at_ns = self._clock.monotonic_ns()
+
     def due_ns(self, position: int) -> int:
         """Return the monotonic time at which samples up to `position` are due."""
         if not self._realtime:

@@ -3,15 +3,11 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import msgspec
-from rich import box
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from neurovocal.engine.cli.run_summary import RunTally
 from neurovocal.engine.cli.session import Display
@@ -26,31 +22,16 @@ from neurovocal.engine.contracts.types import (
     Offset,
 )
 from neurovocal.engine.runtime.runner import Runner
-from neurovocal.engine.runtime.workers.lanes.running import (
-    RunningChannel,
-    RunningLane,
-)
+from neurovocal.engine.runtime.workers.lanes.running import RunningLane
 from neurovocal.engine.support.repeats import Repeats, Told
 from neurovocal.engine.support.text import printable
 
+if TYPE_CHECKING:
+    from neurovocal.engine.cli.drawing import TableDrawing
+
 _KINDS = frozenset({"label", "offset", "near_miss", "gap", "health"})
-_FLOOR_DB, _LOUD_DB = -60.0, -1.0
 _LAST_LABELS = 12
 _LAST_NOTES = 4
-_STREAM_WIDTH, _NARROW_STREAM_WIDTH = 22, 14
-# Below this width names of streams are shortened.
-_WIDE = 110
-_LABELS_WIDTH = 30
-_PADDING = 2
-# Columns beside stream and labels, by priority, with their widths: the last go first.
-_COLUMNS = {
-    "time": 9,
-    "level": 7,
-    "segments": 8,
-    "lag": 7,
-    "lost": 6,
-    "loudness": 12,
-}
 
 
 def line_of(message: Message, *, labelled: bool) -> str | None:
@@ -200,7 +181,7 @@ class TableDisplay(Display):
         self._notes: dict[object, tuple[str, int]] = {}  # with times, newest last
         self._near_misses = 0
         self._near_miss = ""  # line of the newest one
-        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+        self._drawing: TableDrawing | None = None
 
     def watch(self, runner: Runner) -> None:
         """Show the lanes of this runner from now on."""
@@ -208,7 +189,10 @@ class TableDisplay(Display):
 
     def open(self) -> None:
         """Start to draw in the terminal."""
-        self._live.start()
+        from neurovocal.engine.cli.drawing import TableDrawing  # loads rich
+
+        self._drawing = TableDrawing(self._title)
+        self._drawing.start()
 
     def write(self, message: Message) -> None:
         """Keep a label or note for the next drawing."""
@@ -237,97 +221,21 @@ class TableDisplay(Display):
 
     def close(self) -> None:
         """Draw once more and release the terminal."""
-        if self._live.is_started:
+        if self._drawing is not None:
             self.draw()
-            self._live.stop()
+            self._drawing.stop()
+            self._drawing = None
 
     def draw(self) -> None:
         """Draw the present state."""
-        width = self._live.console.width
-        stream_width = _STREAM_WIDTH if width >= _WIDE else _NARROW_STREAM_WIDTH
-        shown = _columns_for(width - stream_width - _LABELS_WIDTH - 2 * _PADDING)
-        table = Table(
-            title=Text(printable(self._title)),
-            title_justify="left",
-            expand=True,
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            padding=(0, _PADDING, 0, 0),
-        )
-        # Fixed widths: a table that jumps with its numbers cannot be watched.
-        table.add_column("stream", width=stream_width, no_wrap=True)
-        table.add_column("last labels, newest first", ratio=1, no_wrap=True)
-        for name in shown:
-            table.add_column(name, width=_COLUMNS[name], justify="right", no_wrap=True)
-        for lane in self._lanes:
-            for channel in list(lane.channels):
-                table.add_row(*self._row(lane, channel, shown, stream_width))
+        if self._drawing is None:
+            return
         notes = [
-            Text(line + (f" ({times} times)" if times > 1 else ""), style="yellow")
+            (line + (f" ({times} times)" if times > 1 else ""), "yellow")
             for line, times in self._notes.values()
         ]
         if self._near_misses:
             line = f"near misses: {self._near_misses}; {self._near_miss}"
-            notes.insert(0, Text(line, style="dim"))
-        # The terminal echoes Ctrl-C behind the last line: behind a full one it would
-        # scroll, and the table would stand twice.
-        self._live.update(Group(table, *notes, Text("")), refresh=True)
-
-    def _row(
-        self,
-        lane: RunningLane,
-        channel: RunningChannel,
-        shown: Sequence[str],
-        stream_width: int,
-    ) -> tuple[str | Text, ...]:
-        info = channel.lane.info
-        cells: dict[str, str | Text] = {
-            "time": f"{channel.lane.position / info.sample_rate:.1f} s",
-            "level": _level(channel.level_db),
-            "segments": str(channel.counts["offset"]),
-            "lag": f"{channel.lag_ms:.0f} ms",
-            "lost": str(lane.reader.lost_samples),
-            "loudness": _bar(channel.level_db, _COLUMNS["loudness"]),
-        }
-        return (
-            Text(printable(_shortened(info.stream, stream_width))),
-            _units(list(self._labels.get(info.stream, ()))),
-            *(cells[name] for name in shown),
-        )
-
-
-def _columns_for(room: int) -> list[str]:
-    """Return the columns that fit into a number of characters, by priority."""
-    shown = []
-    for name, width in _COLUMNS.items():
-        room -= width + _PADDING
-        if room < 0:
-            break
-        shown.append(name)
-    return shown
-
-
-def _units(labels: list[Label]) -> Text:
-    if not labels:
-        return Text("")
-    newest, *older = reversed(labels)
-    text = Text(printable(newest.unit), style="bold green")
-    text += Text(f" {newest.posterior:.2f}   ", style="dim")
-    return text + Text(
-        printable(" ".join(label.unit for label in older)), style="green"
-    )
-
-
-def _shortened(name: str, limit: int) -> str:
-    return name if len(name) <= limit else "…" + name[1 - limit :]
-
-
-def _bar(level_db: float, width: int) -> Text:
-    filled = round(width * max(0.0, 1.0 - max(level_db, _FLOOR_DB) / _FLOOR_DB))
-    bar = "█" * filled + "·" * (width - filled)
-    return Text(bar, style="red" if level_db > _LOUD_DB else "green")
-
-
-def _level(level_db: float) -> Text:
-    text = f"{level_db:3.0f} dB" if level_db > _FLOOR_DB else "<-60 dB"
-    return Text(f"{text:>7}", style="red" if level_db > _LOUD_DB else "dim")
+            notes.insert(0, (line, "dim"))
+        labels = {stream: list(some) for stream, some in self._labels.items()}
+        self._drawing.show(self._lanes, labels, notes)

@@ -19,6 +19,7 @@ from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.recorded import origin_line
 from neurovocal.engine.config.schema import load_config, parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StartInterrupted
@@ -26,7 +27,6 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.contracts.types import Message
-from neurovocal.engine.journal.store import origin_line
 from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner

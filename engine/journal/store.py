@@ -1,7 +1,6 @@
 """Journal file: events of runs in SQLite (docs/reference/journal.md)."""
 
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.support.text import plain, printable
+from neurovocal.engine.support.text import printable
 
 __all__ = [
     "DamagedJournalError",
@@ -206,24 +205,6 @@ def runs(path: str | Path) -> list[RunRecord]:
                 f"'{printable(record.run)}' is no text, or its time no number"
             )
     return found
-
-
-# First line of the configuration that a journal keeps: the file that it came from.
-_ORIGIN = "# configuration: "
-
-
-def origin_line(path: Path) -> str:
-    """Return the line by which a recorded configuration names its file."""
-    return f"{_ORIGIN}{plain(str(path))}"
-
-
-def recorded_base(config_text: str) -> Path:
-    """Return the folder that relative paths of a recorded configuration start from.
-
-    The working folder, if the record does not name the file that it came from.
-    """
-    origin = re.search(f"^{_ORIGIN}(.*)$", config_text, re.MULTILINE)
-    return Path(origin[1]).parent if origin else Path.cwd()
 
 
 def without_runs(path: Path) -> ConfigError:

@@ -16,6 +16,15 @@ from neurovocal.models.scan.labelling import Done, Job, Task, run_task
 _CONNECT_S = 20.0
 _CLOSE_S = 3.0
 _LOOPBACK = "127.0.0.1"
+# Of the processes of a scan on this machine: Dask samples their stacks, and looks after
+# their loops and memory, up to a hundred times a second, while they compute.
+_QUIET_WORKERS = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
 
 
 class SchedulerLostError(NeurovocalError):
@@ -166,27 +175,35 @@ def open_cluster(job: Job, workers: int, scheduler: str | None) -> Iterator[Clus
             with suppress(Exception):
                 client.close(timeout=_CLOSE_S)
         return
-    loop = _loop_without_interrupts()
-    local = distributed.LocalCluster(
-        loop=loop.loop,
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host=_LOOPBACK,
-        dashboard_address=f"{_LOOPBACK}:0",
-        silence_logs=logging.CRITICAL,
-        preload=[__name__],
-    )
-    client = distributed.Client(local, set_as_default=False)
-    try:
+    with _local_client(distributed, workers) as client:
         yield Cluster(client, job)
-    finally:
-        with suppress(Exception):
-            client.close(timeout=_CLOSE_S)
-        with suppress(Exception):
-            local.close(timeout=_CLOSE_S)
-        with suppress(Exception):
-            loop.stop(timeout=_CLOSE_S)
+
+
+@contextmanager
+def _local_client(distributed: Any, workers: int) -> Iterator[Any]:
+    """Yield a client of a scheduler in this process and of workers on this machine."""
+    with import_module("dask.config").set(_QUIET_WORKERS):
+        loop = _loop_without_interrupts()
+        local = distributed.LocalCluster(
+            loop=loop.loop,
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host=_LOOPBACK,
+            dashboard_address=f"{_LOOPBACK}:0",
+            silence_logs=logging.CRITICAL,
+            preload=[__name__],
+        )
+        client = distributed.Client(local, set_as_default=False)
+        try:
+            yield client
+        finally:
+            with suppress(Exception):
+                client.close(timeout=_CLOSE_S)
+            with suppress(Exception):
+                local.close(timeout=_CLOSE_S)
+            with suppress(Exception):
+                loop.stop(timeout=_CLOSE_S)
 
 
 def _require_address(scheduler: str) -> None:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from neurovocal.engine import AudioFileError, BuildContext, ConfigError
 from neurovocal.engine.audio.resampler import scaled
 from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.recorded import recorded_base
 from neurovocal.engine.contracts.clock import SystemClock
-from neurovocal.engine.journal.store import RunRecord, recorded_base
+from neurovocal.engine.journal.store import RunRecord
 from neurovocal.engine.support.names import at_home
 from neurovocal.plugins.review.audio import header_of
 from neurovocal.plugins.review.segments import AudioPiece

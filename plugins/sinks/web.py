@@ -27,24 +27,19 @@ from neurovocal.plugins.web.access import (
     access_problems,
     url_of,
 )
-from neurovocal.plugins.web.encoding import Station
-from neurovocal.plugins.web.feed import Origin, StationFeed
-from neurovocal.plugins.web.history import History
-from neurovocal.plugins.web.sound import SoundKeeper
 from neurovocal.plugins.web.steering import EngineControl, control_problems
-from neurovocal.plugins.web.viewers import SCALE_WAIT_S, Hub
 from neurovocal.plugins.zeromq.discovery.announcement import (
     Announcement,
     announcement_problems,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what serves the page is loaded when the sources are open
     from neurovocal.plugins.review.server import ReviewPage
+    from neurovocal.plugins.web.feed import Show
     from neurovocal.plugins.web.server import PageServer
 
 log = logging.getLogger("neurovocal")
 
-_STATION = "s0"
 _SHOWN_KINDS = frozenset(KINDS.values()) - {"posteriors", "audio", "block"}
 _FLUSH_S = 0.05
 
@@ -111,22 +106,13 @@ class WebSink:
         self._run = run
         has_sound = options.sound_s > 0
         self.wants = _SHOWN_KINDS | ({"block"} if has_sound else set())
-        self._sound = SoundKeeper(options.sound_s) if has_sound else None
         keys = options.control_keys
         self._control = (
             None
             if options.control is None
             else EngineControl(options.control, None if keys is None else at_home(keys))
         )
-        known = Station(
-            id=_STATION,
-            name=station,
-            sound=has_sound,
-            history=options.journal is not None,
-            control=options.control is not None,
-        )
-        self._hub = Hub([known], scale_wait_s=SCALE_WAIT_S)
-        self._feed = StationFeed(self._hub, _STATION, self._sound)
+        self._show: Show | None = None
         self._server: PageServer | None = None
         self._announcement: Announcement | None = None
         self._station = station
@@ -143,20 +129,21 @@ class WebSink:
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        from neurovocal.plugins.web.live import Live, StationParts
+        from neurovocal.plugins.web.feed import Show
         from neurovocal.plugins.web.server import PageServer
 
         journal = self._options.journal
-        history = History(
-            self._hub, _STATION, None if journal is None else at_home(journal)
-        )
-        if journal is not None:
+        path = None if journal is None else at_home(journal)
+        if path is not None:
             from neurovocal.plugins.review.server import review_of_run
 
-            self._review = review_of_run(at_home(journal), self._options.user or "")
-        parts = StationParts(history, self._sound, self._control)
+            self._review = review_of_run(path, self._options.user or "")
+        show = Show(
+            self._run, self._station, self._options.sound_s, path, self._control
+        )
+        self._show = show
         address = parse_address(self._options.endpoint, binds=True)
-        routes = Live(self._hub, {_STATION: parts}, self._pages()).routes()
+        routes = show.routes(self._pages())
         if self._review is not None:
             routes += self._review.routes()
         server = PageServer(
@@ -164,7 +151,7 @@ class WebSink:
             _access(self._options),
             routes,
             every_s=_FLUSH_S,
-            task=self._hub.flush_columns,
+            task=show.hub.flush_columns,
         )
         server.start()
         self._server = server
@@ -188,13 +175,10 @@ class WebSink:
 
     def write(self, message: Message) -> None:
         """Pass a message on to all viewers; StageError if the page is not served."""
-        if self._server is None or self._server.failure is not None:
+        show = self._show
+        if show is None or self._server is None or self._server.failure is not None:
             raise StageError("the page is not served")
-        info = message.info
-        origin = Origin(
-            message.kind, info.stream, self._run, message.seq, info.sample_rate
-        )
-        self._feed.put(origin, message.event, lambda: self._header(message))
+        show.put(message, lambda: self._header(message))
 
     def _header(self, message: Message) -> str:
         publish_ms = None
@@ -210,7 +194,8 @@ class WebSink:
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             announcement.stop()
-        self._hub.close()
+        if self._show is not None:
+            self._show.hub.close()
         if self._control is not None:
             self._control.close()
         server, self._server = self._server, None
@@ -226,7 +211,7 @@ class WebSink:
 
     def stats(self) -> dict[str, object]:
         """Return the number of viewers."""
-        return {"viewers": self._hub.n_viewers}
+        return {"viewers": 0 if self._show is None else self._show.hub.n_viewers}
 
 
 def _access(options: WebOptions) -> Access:

@@ -188,6 +188,8 @@ class FileSource:
         known = options.repeat > 0 and None not in lengths
         total = sum(length or 0 for length in lengths) * options.repeat
         self.progress = (0, total if known else None)
+        # As a device does: networks and sinks open while the first sounds are heard.
+        self._pacer.begin()
 
     def describe(self) -> Iterator[str]:
         """Yield lines for ``neurovocal check``: the start of each recording."""

@@ -104,6 +104,7 @@ class SyntheticSource:
         realtime = self._options.pace == "realtime"
         rate = self._options.sample_rate
         self._pacer = Pacer(self._context.clock, rate, realtime)
+        self._pacer.begin()
         self._blocks = self._cut()
         self._block = None
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurovocal.engine import NeurovocalError
-from neurovocal.engine.client.control import Control
 from neurovocal.engine.contracts.errors import CommandError
 from neurovocal.engine.support.endpoints import endpoint_problem
+
+if TYPE_CHECKING:
+    from neurovocal.engine.client.control import Control
 
 # A swap is answered when the new lanes are built.
 _REPLY_S = 60.0
@@ -63,8 +65,10 @@ class EngineControl:
         with self._lock:
             self._close()
 
-    def _connected(self) -> Control:
+    def _connected(self) -> "Control":
         if self._control is None:
+            from neurovocal.engine.client.control import Control
+
             control = Control(self._endpoint, timeout=_REPLY_S, keys=self._keys)
             control.open()
             self._control = control

@@ -15,6 +15,7 @@ from neurovocal.engine.cli.session import (
 )
 from neurovocal.engine.config.located_yaml import Located, parse_located
 from neurovocal.engine.config.plan import Plan, selected_kinds
+from neurovocal.engine.config.recorded import recorded_base
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
@@ -26,7 +27,6 @@ from neurovocal.engine.journal.replay import ReplayComparison, commands_to_repla
 from neurovocal.engine.journal.store import (
     RunRecord,
     read_events,
-    recorded_base,
     runs,
     without_runs,
 )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from neurovocal.engine.cli import display
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
+from neurovocal.engine.cli.drawing import TableDrawing
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.types import (
     Gap,
@@ -121,14 +122,20 @@ def test_health_of_recordings_names_the_recording_it_is_about(shown):
     assert read() == ["source lossy: set aside: 'in/bad.wav' is empty"]
 
 
+def drawn_on(table, console, monkeypatch):
+    """Let a table draw on a console; return what it draws with."""
+    table._drawing = TableDrawing("demo")
+    monkeypatch.setattr(table._drawing._live, "console", console)
+    return table._drawing._live
+
+
 def test_the_table_ends_in_an_empty_line_for_the_echo_of_ctrl_c(monkeypatch):
     stream = io.StringIO()
     table = TableDisplay("demo")
-    monkeypatch.setattr(
-        table._live, "console", Console(file=stream, width=80, force_terminal=True)
-    )
+    console = Console(file=stream, width=80, force_terminal=True)
+    live = drawn_on(table, console, monkeypatch)
     table.draw()
-    *_, last = table._live.console.render_lines(table._live.renderable, pad=False)
+    *_, last = console.render_lines(live.renderable, pad=False)
     assert "".join(segment.text for segment in last) == ""
 
 
@@ -137,7 +144,7 @@ def test_labels_have_room_at_any_width(monkeypatch, width):
     stream = io.StringIO()
     table = TableDisplay("demo")
     console = Console(file=stream, width=width, force_terminal=True)
-    monkeypatch.setattr(table._live, "console", console)
+    live = drawn_on(table, console, monkeypatch)
     info = StreamInfo("bengalese-finch.flac", 32000, 1)
     lane = SimpleNamespace(info=info, position=90 * 32000)
     counts = Counter(offset=1234)
@@ -151,7 +158,7 @@ def test_labels_have_room_at_any_width(monkeypatch, width):
         label = Label(segment, at, at + 50, "i", 0.9, "final", "classifier")
         table.write(message(label, at, info.stream))
     table.draw()
-    lines = console.render_lines(table._live.renderable, pad=False)
+    lines = console.render_lines(live.renderable, pad=False)
     texts = ["".join(part.text for part in line) for line in lines]
     assert max(map(len, texts)) <= width
     row = next(text for text in texts if "flac" in text)

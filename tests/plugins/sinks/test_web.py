@@ -139,7 +139,7 @@ def test_withheld_sound_never_reaches_the_page(background, privacy, tmp_path):
     done.set()
     wait()
     assert [columns for columns in shown if columns.kind == "frames"] == []
-    kept = sink._sound._streams.get(INFO.stream)
+    kept = sink._show._parts.sound._streams.get(INFO.stream)
     loud = round(0.5 * 32767)
     parts = [] if kept is None else [part for _, part in kept.parts]
     assert not any((part > loud).any() for part in parts)

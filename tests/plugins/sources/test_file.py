@@ -261,6 +261,17 @@ def test_realtime_delivers_each_block_at_its_end(tmp_path):
         assert block.arrived_ns == block.stop * 10**9 // RATE
 
 
+def test_realtime_is_heard_from_the_opening(tmp_path):
+    """Networks and sinks that open meanwhile cost no further delay."""
+    path = write(tmp_path / "x.wav", noise(1000))
+    clock = ManualClock()
+    source = make(clock, path=path, pace="realtime", block_length=160)
+    source.open()
+    clock.advance(0.025)
+    blocks = [item for item in (source.read(0) for _ in range(4)) if item is not None]
+    assert [block.arrived_ns for block in blocks[1:]] == [10_000_000, 20_000_000]
+
+
 def test_realtime_makes_no_pause_between_streams(tmp_path):
     write(tmp_path / "a.wav", noise(1600))
     write(tmp_path / "b.wav", noise(8000), rate=8000)

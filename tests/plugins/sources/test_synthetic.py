@@ -101,6 +101,16 @@ def test_realtime_paces_on_the_clock():
     assert clock.monotonic_ns() == len(samples) * 10**9 // 32_000
 
 
+def test_realtime_is_heard_from_the_opening():
+    clock = ManualClock()
+    source = make(clock, pace="realtime", duration_s=1.5)
+    source.open()
+    clock.advance(0.015)
+    block = source.read(0)
+    assert block.arrived_ns == 10_000_000
+    assert source.read(0) is None
+
+
 @pytest.mark.parametrize("bounds", [(0.0, 0.1), (5.0, 1.0)])
 def test_swapped_or_tiny_bounds_give_units(bounds):
     source = make(unit_ms=bounds, silence_ms=bounds, pause_ms=bounds, duration_s=0.2)
