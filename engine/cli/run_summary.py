@@ -65,7 +65,8 @@ def summary_lines(
         counts.append(f"{units.total():,} label{'s' * (units.total() != 1)}")
     if tally.near_misses:
         counts.append(f"{tally.near_misses:,} near misses")
-    lines = [f"heard {_duration(outcome.seconds)}: {', '.join(counts)}"]
+    first = "stopped: heard" if outcome.cut_short else "heard"
+    lines = [f"{first} {_duration(outcome.seconds)}: {', '.join(counts)}"]
     if units:
         lines += _wrapped(f"{unit} {n}" for unit, n in units.most_common(_MOST_UNITS))
         if more := len(units) - _MOST_UNITS:

@@ -155,6 +155,12 @@ def generate(
             "--explain": explain,
             "--units": units,
             "--planned": planned or None,
+            "--seconds": seconds,
+            "--gibbs-steps": gibbs_steps,
+            # A morph draws nothing.
+            "--temperature": None if temperature == 1.0 else temperature,
+            "--seed": seed or None,
+            "--feedback": None if feedback == "mean_residual" else feedback,
         }
         rows = _morph(bundle, morph, steps or 7, out, others, overwrite=overwrite)
         _print_morphs(rows, out, as_json)

@@ -50,7 +50,7 @@ def read_seed_frames(bundle: Bundle, path: Path) -> Float32:
     if len(frames) < 2:
         front_end = bundle.manifest.front_end
         raise ConfigError(
-            f"'{path}' is too short as a seed: at least two frames are needed "
+            f"'{path}' is too short: at least two frames are needed "
             f"({front_end.frame_length + front_end.hop_length} samples)"
         )
     return frames

@@ -46,14 +46,20 @@ class Morph:
 def read_rendition(bundle: Bundle, path: Path) -> Float32:
     """Return the frames of a recording of one vocalization.
 
+    Returns
+    -------
+    float32[n_frames, n_bins]
+
     Raises
     ------
     AudioFileError
         The recording cannot be read.
     ConfigError
-        It is too short, or too long to be one vocalization.
+        It is silent, too short, or too long to be one vocalization.
     """
     frames = read_seed_frames(bundle, path)
+    if np.ptp(frames) == 0:
+        raise ConfigError(f"'{path}' is silent from beginning to end: nothing to morph")
     front_end = bundle.manifest.front_end
     seconds = len(frames) * front_end.hop_length / front_end.sample_rate
     if seconds > MOST_S:

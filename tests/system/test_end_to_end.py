@@ -207,6 +207,7 @@ def test_ctrl_c_while_it_runs_flushes_and_closes(tmp_path):
         code, err = interrupt(process)
     assert code == 0, err
     assert "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("stopped: heard ")
     rows = sqlite3.connect(journal).execute(
         "select kind, count(*) from messages group by kind"
     )

@@ -99,8 +99,10 @@ def run(
 
     outcome = run_plan(plan, display, reload=reload, opened=opened)
     code = outcome.exit_code
-    if not json and sys.stderr.isatty():
-        for line in summary_lines(outcome, tally, plan, is_demo=config == "demo"):
+    if not json and (sys.stderr.isatty() or outcome.cut_short):
+        lines = summary_lines(outcome, tally, plan, is_demo=config == "demo")
+        # Logs get the one line that says that nothing went wrong.
+        for line in lines if sys.stderr.isatty() else lines[:1]:
             typer.echo(line, err=True)
     if outcome.cut_short and outcome.repeatable:
         # What is cut short of a microphone is all that there was.

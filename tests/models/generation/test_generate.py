@@ -125,7 +125,7 @@ def test_invalid_options_are_refused_before_a_file_is_written(
     with pytest.raises(ConfigError, match="has no rnn_rbm"):
         generated(silent, tmp_path / "song.wav")
     soundfile.write(tmp_path / "short.wav", np.zeros(300), RATE)
-    with pytest.raises(ConfigError, match="too short as a seed"):
+    with pytest.raises(ConfigError, match="too short: at least two"):
         generated(folder, tmp_path / "song.wav", prime=tmp_path / "short.wav")
     assert not (tmp_path / "song.wav").exists()
 

@@ -112,6 +112,14 @@ def test_the_command_writes_graded_sounds_once(renditions, capsys):
             "--prime and --morph exclude each other",
         ),
         (("--morph", "i.wav", str(SONG), "-o", "d"), "cut out one"),
+        (
+            ("--morph", "i.wav", "c.wav", "-o", "d", "--seconds", "3"),
+            "--seconds and --morph exclude each other",
+        ),
+        (
+            ("--morph", "i.wav", "c.wav", "-o", "d", "--temperature", "0.5"),
+            "--temperature and --morph exclude each other",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(renditions, monkeypatch, capsys, args, sentence):
@@ -119,3 +127,11 @@ def test_mistakes_are_one_sentence(renditions, monkeypatch, capsys, args, senten
     assert run(*args) == 1
     assert sentence in capsys.readouterr().err.replace("\n", " ")
     assert sorted(path.name for path in renditions.iterdir()) == ["c.wav", "i.wav"]
+
+
+def test_a_silent_rendition_is_refused(renditions, monkeypatch, capsys):
+    soundfile.write(renditions / "i.wav", np.zeros(3200), 32_000)
+    monkeypatch.chdir(renditions)
+    assert run("--morph", "c.wav", "i.wav", "-o", "d") == 1
+    assert "'i.wav' is silent" in capsys.readouterr().err.replace("\n", " ")
+    assert not (renditions / "d").exists()

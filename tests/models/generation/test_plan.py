@@ -1,6 +1,7 @@
 """Song after a plan: training, export, `generate --units`, mode and command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 from bundles.tone_dataset import make_tone_dataset
 
-from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -33,7 +34,7 @@ from neurovocal.plugins.models.rnn_rbm.plan.condition import (
     n_condition,
     plan_rows,
 )
-from neurovocal.plugins.models.rnn_rbm.plan.sampler import Planner
+from neurovocal.plugins.models.rnn_rbm.plan.sampler import Planner, no_plan
 from neurovocal.plugins.models.rnn_rbm.plan.tables import draw_length
 
 RECIPE: dict[str, Any] = {
@@ -237,6 +238,15 @@ def test_a_bundle_without_a_plan_is_told(plain: Bundle) -> None:
     model = model_of(plain)
     with pytest.raises(ConfigError, match="has no plan"):
         model.prepare("say", SayOptions(units="a"))
+
+
+def test_a_bundle_that_cannot_have_a_plan_is_not_sent_to_make_one() -> None:
+    finch = load_bundle("bengalese-finch")
+    unplanned = finch.manifest.model_copy(update={"plan": None})
+    assert "`neurovocal plan` adds" in no_plan(replace(finch, manifest=unplanned))
+    refused = no_plan(load_bundle("spoken-digits"))
+    assert "no forecast and no RNN-RBM, which a plan needs" in refused
+    assert "neurovocal plan" not in refused
 
 
 def test_overlapping_segments_make_no_empty_items(dataset: Path) -> None:

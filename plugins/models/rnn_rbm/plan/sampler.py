@@ -57,11 +57,17 @@ class Planner:
 
 
 def no_plan(bundle: Bundle) -> str:
-    """Return the sentence on a bundle without a plan."""
-    return (
-        f"bundle '{bundle.folder}' has no plan to sing after: `neurovocal plan` adds "
-        "one from annotated recordings"
-    )
+    """Return the sentence on a bundle without a plan, and whether it can have one."""
+    manifest = bundle.manifest
+    parts = {
+        "classifier": manifest.classifier,
+        "forecast": manifest.forecast,
+        "RNN-RBM": manifest.rnn_rbm,
+    }
+    sentence = f"bundle '{bundle.folder}' has no plan to sing after"
+    if lacking := [name for name, part in parts.items() if part is None]:
+        return f"{sentence}, and no {' and no '.join(lacking)}, which a plan needs"
+    return f"{sentence}: `neurovocal plan` adds one from annotated recordings"
 
 
 def parse_units(text: str, units: Sequence[str]) -> tuple[int, ...]:
