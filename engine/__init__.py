@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         Gap,
         Health,
         Label,
+        Latent,
         Mark,
         Message,
         NearMiss,
@@ -161,6 +162,7 @@ __all__ = [
     "KnowsScale",
     "KnowsStart",
     "Label",
+    "Latent",
     "LiveInput",
     "LiveSource",
     "Mark",
@@ -246,7 +248,7 @@ _MODULES = {
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Comparison Event Float32 Forecast Frames Gap Health "
-        "Label Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd "
+        "Label Latent Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd "
         "StreamInfo Suggestion Surprise Synthesis Trace Trigger Withheld"
     ),
 }

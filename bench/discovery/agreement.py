@@ -37,13 +37,7 @@ from neurovocal.models.discovery.clusters import (
     joined_features,
     make_map,
 )
-from neurovocal.models.discovery.patches import (
-    N_BINS,
-    N_COLUMNS,
-    PatchMaker,
-    spec_of,
-    write_patches,
-)
+from neurovocal.models.discovery.patches import spec_of, write_patches
 from neurovocal.models.discovery.segments import (
     DetectorChoice,
     Segments,
@@ -52,6 +46,7 @@ from neurovocal.models.discovery.segments import (
 )
 from neurovocal.models.discovery.states import StateAverager
 from neurovocal.models.discovery.vae import VaeSettings, VaeTask
+from neurovocal.plugins.features.patches import N_BINS, N_COLUMNS, PatchMaker
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "runs" / "bench-discover.jsonl"

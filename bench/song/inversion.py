@@ -65,19 +65,26 @@ TRIED = {
     "admm": [{"a": a} for a in (0.5, 1.0, 2.0)],
 }
 FINE = (512, 64)
+MOST_RATE = 48_000
 
 
 def recordings(data: Path, pattern: tuple[str, str], seconds: float) -> list:
-    """Choose recordings of a set evenly: `seconds` in all, at most 5 s of each."""
+    """Choose recordings of a set evenly: `seconds` in all, at most 5 s of each.
+
+    Of ultrasound it is less, so that no set has more than 48,000 samples a second of
+    song, and it begins in the middle of a recording, where the mice call.
+    """
     folder, glob = pattern
     paths = sorted((data / folder / "audio").glob(glob))
     found, left = [], seconds
     for path in paths[:: max(1, len(paths) // 24)]:
         samples, rate = soundfile.read(path, dtype="float32", frames=-1)
-        samples = samples[: int(min(left, 5.0) * rate)]
-        if len(samples) > rate // 8:
+        share = min(1.0, MOST_RATE / rate)
+        first = 0 if share == 1 else len(samples) // 2
+        samples = samples[first : first + int(min(left, 5.0) * share * rate)]
+        if len(samples) > share * rate / 8:
             found.append((samples, rate))
-            left -= len(samples) / rate
+            left -= len(samples) / (share * rate)
         if left <= 0.25:
             break
     return found

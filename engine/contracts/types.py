@@ -312,6 +312,17 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Latent:
+    """Latent code of segment ``[onset, offset)``, float32[n_latent]."""
+
+    segment: int
+    onset: int
+    offset: int
+    values: Float32
+    model: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Surprise:
     """Normalised free energy per frame, float32[n_frames]."""
 
@@ -478,6 +489,7 @@ Event: TypeAlias = (
     | Label
     | Forecast
     | Suggestion
+    | Latent
     | Surprise
     | Synthesis
     | Audio
@@ -512,7 +524,9 @@ _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
     **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
     **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
-    **dict.fromkeys((Label, NearMiss, Comparison, Suggestion), attrgetter("onset")),
+    **dict.fromkeys(
+        (Label, NearMiss, Comparison, Suggestion, Latent), attrgetter("onset")
+    ),
 }
 
 
@@ -531,7 +545,7 @@ def instant_of(event: Event, at: int = 0) -> int:
     miss, a comparison and a label with one, else the first sample. The ledger's
     ``wait_ms`` counts from here to the sample at which the engine knew the event.
     """
-    if isinstance(event, Label | NearMiss | Comparison | Suggestion):
+    if isinstance(event, Label | NearMiss | Comparison | Suggestion | Latent):
         return event.onset if event.offset is None else event.offset
     return sample_of(event, at)
 

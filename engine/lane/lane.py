@@ -20,6 +20,7 @@ from neurovocal.engine.contracts.types import (
     Frames,
     Gap,
     Label,
+    Latent,
     Offset,
     Onset,
     Posteriors,
@@ -37,7 +38,7 @@ Part: TypeAlias = Block | Gap | Anchor
 # Kinds of events that consist of rows on the stream's frame grid.
 FRAME_KINDS = (Frames, Posteriors, Trace, Surprise, Synthesis)
 # Kinds of events that carry the number of a segment.
-SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Suggestion, Trigger)
+SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Suggestion, Latent, Trigger)
 
 
 @dataclass(frozen=True, slots=True)

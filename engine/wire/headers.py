@@ -35,6 +35,7 @@ from neurovocal.engine.contracts.types import (
     HealthState,
     Label,
     LabelStatus,
+    Latent,
     Message,
     NearMiss,
     NearMissReason,
@@ -243,6 +244,15 @@ class SuggestionHeader(Header, kw_only=True, tag="suggestion"):
     model: str
 
 
+class LatentHeader(ArrayHeader, kw_only=True, tag="latent"):
+    """See `Latent`."""
+
+    segment: Count
+    onset: Count
+    offset: Count
+    model: str
+
+
 class HealthHeader(Header, kw_only=True, tag="health"):
     """See `Health`."""
 
@@ -393,6 +403,7 @@ FORMATS = (
     EventFormat(Label, LabelHeader),
     EventFormat(Forecast, ForecastHeader),
     EventFormat(Suggestion, SuggestionHeader),
+    EventFormat(Latent, LatentHeader, "values", 1),
     EventFormat(Surprise, SurpriseHeader, "values", 1),
     EventFormat(Synthesis, SynthesisHeader, "values", 2, unsent="from_live"),
     EventFormat(Audio, AudioHeader, "samples", 2, unsent="from_live"),

@@ -25,7 +25,7 @@ from neurovocal.models.discovery.clusters import (
 )
 from neurovocal.models.discovery.edits import EditedClusters, listed
 from neurovocal.models.discovery.folder import DiscoveryFolder, Request
-from neurovocal.models.discovery.patches import Patches, spec_of, write_patches
+from neurovocal.models.discovery.patches import spec_of, write_patches
 from neurovocal.models.discovery.segments import (
     DetectorChoice,
     Segments,
@@ -42,6 +42,7 @@ from neurovocal.models.toolkit.loop import (
     fit,
 )
 from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.plugins.features.patches import Patches
 from neurovocal.plugins.storage.file_lock import FileLock
 
 _CHECKPOINT_S = 10.0

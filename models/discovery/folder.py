@@ -22,9 +22,9 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.support.platform import reserve_bytes
 from neurovocal.models.discovery.clusters import Clustering
-from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS, PatchSpec
 from neurovocal.models.discovery.segments import Segments, SourceRecording
 from neurovocal.models.toolkit.files import write_file, write_npz, writing
+from neurovocal.plugins.features.patches import N_BINS, N_COLUMNS, PatchSpec
 
 VERSION = 1
 STATE = "discovery.json"

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from neurovocal.engine.contracts.errors import AudioFileError, NeurovocalError
 from neurovocal.models.discovery.edits import EditedClusters
 from neurovocal.models.discovery.folder import ANNOTATIONS, DiscoveryFolder
-from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS, RANGE_DB
+from neurovocal.plugins.features.patches import N_BINS, N_COLUMNS, RANGE_DB
 from neurovocal.plugins.review.store import checked_author
 from neurovocal.plugins.sources.audio_files.file import Recording, inspect
 from neurovocal.plugins.web.server import page_file, read_body

@@ -165,10 +165,15 @@ def evaluate_round_trip(
         result = measure_round_trip(
             bundle, recordings, lambda share: on_progress(share, "")
         )
-    figures = result.as_dict()
     if as_json:
-        typer.echo(json.dumps(figures))
-        return
+        typer.echo(json.dumps(result.as_dict()))
+    else:
+        print_round_trip(result)
+
+
+def print_round_trip(result: RoundTrip) -> None:
+    """Print how many labels are kept, and which differ most often."""
+    figures = result.as_dict()
     typer.echo(
         f"{figures['same']} of {figures['segments']} segments in "
         f"{figures['seconds']:g} s keep their label: {figures['same_percent']:g} %"

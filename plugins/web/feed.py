@@ -11,6 +11,7 @@ from neurovocal.engine import (
     Event,
     Frames,
     Health,
+    Latent,
     Message,
     Stats,
     Surprise,
@@ -73,6 +74,8 @@ class StationFeed:
         if isinstance(event, Frames | Synthesis | Surprise | Trace):
             self._hub.add_columns(self._station, stream, run, rate, event)
             return
+        if isinstance(event, Latent):
+            return  # numbers that no part of the page shows
         if kind in BULK_KINDS:
             if isinstance(event, Block) and self._sound is not None:
                 self._sound.add(stream, rate, event)

@@ -211,6 +211,7 @@ def test_what_a_check_accepts_can_be_built(kind, name, tmp_path, monkeypatch):
         "explain",
         "file",
         "folder",
+        "latent",
         "playback",
         "recording",
         "trigger",

@@ -51,6 +51,7 @@ ORDER = {
             *("models/any_onnx", "models/classifier", "models/rnn_rbm", "zeromq/relay"),
         ],
         ["models/audio_text"],
+        ["models/latent"],
         ["review", "summary"],
         ["sinks"],
     ],

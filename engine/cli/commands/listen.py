@@ -23,6 +23,7 @@ from neurovocal.engine.contracts.types import (
     Gap,
     Health,
     Label,
+    Latent,
     NearMiss,
     Offset,
     Onset,
@@ -73,8 +74,8 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, suggestion, forecast, onset, offset, near_miss, gap, anchor, health,
-    control, trigger, comparison, stats, frames, posteriors, trace, surprise,
+    Kinds: label, suggestion, forecast, latent, onset, offset, near_miss, gap, anchor,
+    health, control, trigger, comparison, stats, frames, posteriors, trace, surprise,
     synthesis, audio, withheld, block. Lost messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
@@ -235,6 +236,10 @@ def _content(event: Event, received: Received) -> str:
             name = printable(event.name)
             span = f"{(event.offset - event.onset) / rate * 1000:.0f} ms"
             return f"{name:<6} {event.posterior:.2f} {event.reason:<11} {span}"
+        case Latent():
+            first = " ".join(f"{value:.2f}" for value in event.values[:4])
+            more = " ..." if len(event.values) > 4 else ""
+            return f"segment {event.segment} at {first}{more}"
         case Onset():
             return f"segment {event.segment} begins, score {event.score:.3g}"
         case Offset():

@@ -17,6 +17,7 @@ from neurovocal.engine.contracts.types import (
     Event,
     Frames,
     Health,
+    Latent,
     Ledger,
     Message,
     NearMiss,
@@ -280,10 +281,10 @@ def ledger_of(
 def is_derived(event: Event) -> bool:
     """Return whether an event is as revealing as the audio that it is computed from.
 
-    Frames, the level from hop to hop, and what a model draws from them; not what it
-    draws from a recording or from its own beginning.
+    Frames, the level from hop to hop, latent codes, and what a model draws from them;
+    not what it draws from a recording or from its own beginning.
     """
-    return isinstance(event, Frames | Trace) or (
+    return isinstance(event, Frames | Trace | Latent) or (
         isinstance(event, Synthesis | Audio) and event.from_live
     )
 

@@ -19,8 +19,9 @@ TOP = (
 )
 KINDS = (
     "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'trace', 'onset', "
-    "'offset', 'near_miss', 'label', 'forecast', 'suggestion', 'surprise', "
-    "'synthesis', 'audio', 'health', 'control', 'trigger', 'comparison' or 'stats'"
+    "'offset', 'near_miss', 'label', 'forecast', 'suggestion', 'latent', "
+    "'surprise', 'synthesis', 'audio', 'health', 'control', 'trigger', "
+    "'comparison' or 'stats'"
 )
 
 

@@ -345,6 +345,7 @@ CONTRACTS = {
 # Plugins that need a counterpart or a graph: their own tests call the same checks.
 ELSEWHERE = {
     ("model", "audio_text"): ("models/audio_text/test_model.py", "check_model("),
+    ("model", "latent"): ("models/test_latent.py", "check_model("),
     ("model", "onnx"): ("models/any_onnx/test_model.py", "check_model("),
     **{
         ("sink", name): (f"sinks/integrations/test_{name}.py", "check_sink(")

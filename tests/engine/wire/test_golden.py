@@ -15,6 +15,7 @@ from neurovocal.engine.contracts.types import (
     Gap,
     Health,
     Label,
+    Latent,
     Ledger,
     Message,
     NearMiss,
@@ -89,6 +90,12 @@ GOLDEN = [
         '"segment":3,"onset":40,"offset":90,"name":"dog","posterior":0.5,'
         '"posteriors":{"dog":0.5,"cat":null},"reason":"unknown","model":"m"',
         b"",
+    ),
+    (
+        Latent(3, 40, 90, VALUES[0], "m"),
+        40,
+        '"dtype":"<f4","shape":[3],"segment":3,"onset":40,"offset":90,"model":"m"',
+        VALUES_BYTES[:12],
     ),
     (
         Surprise(5, 8, VALUES[0]),

@@ -18,9 +18,9 @@ from processes.waiting import PATIENCE_S, PROCESS_S
 from neurovocal.models.data.datasets import survey_dataset
 from neurovocal.models.discovery.discover import Discovery
 from neurovocal.models.discovery.folder import DiscoveryFolder
-from neurovocal.models.discovery.patches import N_BINS, N_COLUMNS
 from neurovocal.models.review.folder import read_folder
 from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.plugins.features.patches import N_BINS, N_COLUMNS
 
 QUICK = ("--updates", 30)
 

@@ -20,16 +20,16 @@ from neurovocal.models.discovery.clusters import (
     make_map,
     medoid,
 )
-from neurovocal.models.discovery.patches import (
+from neurovocal.models.discovery.patches import each_patch
+from neurovocal.models.discovery.vae import VaeSettings, VaeTask
+from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.plugins.features.patches import (
     N_BINS,
     N_COLUMNS,
     PatchMaker,
     PatchSpec,
-    each_patch,
 )
-from neurovocal.models.discovery.vae import VaeSettings, VaeTask
-from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
-from neurovocal.models.toolkit.onnx_session import Session
 
 SPEC = PatchSpec(12.0, 300.0, 7600.0, 2000.0, longest_s=0.2)
 

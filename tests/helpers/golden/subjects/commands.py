@@ -22,7 +22,8 @@ _PLUGINS = (
     *("spectrogram", "energy", "network", "percentile", "classifier", "rnn_rbm"),
     *("zmq", "silero", "clips", "columns", "explain", "journal", "jsonl"),
     *("prometheus", "speaker", "table", "trigger", "wav"),
-    *("windows", "onnx", "audio_text", "daily", "lsl", "mqtt", "osc", "webhook"),
+    *("windows", "onnx", "audio_text", "latent"),
+    *("daily", "lsl", "mqtt", "osc", "webhook"),
 )
 _BUNDLES = ("bengalese-finch", "spoken-digits", "zebra-finch")
 _PRESETS = ("songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls", "insects")
