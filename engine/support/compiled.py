@@ -17,11 +17,15 @@ from threading import Event as Flag
 from threading import Lock, Timer
 from typing import Any, TypeVar, cast
 
+from neurovocal.engine.support.platform import release_code
+
 log = logging.getLogger("neurovocal")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Environment variable; 0: never load kernels, 1: load them with the plugins.
 SWITCH = "NEUROVOCAL_COMPILED"
+# Has LLVM in it, 50 MB when all kernels are linked, and is not called by them.
+_LINKER = "libllvmlite"
 
 
 def compiled(signature: Any = None) -> Callable[[Function], Function]:
@@ -109,6 +113,7 @@ def load_kernels() -> str | None:
         if _ending.is_set():
             return None
         kernel.load()
+    release_code(_LINKER)
     name = f"numba {version('numba')}"
     if first:
         log.info("compiled kernels are in use (%s)", name)

@@ -138,10 +138,11 @@ class WebSink:
             from neurovocal.plugins.review.server import review_of_run
 
             self._review = review_of_run(path, self._options.user or "")
-        show = Show(
-            self._run, self._station, self._options.sound_s, path, self._control
-        )
-        self._show = show
+        if self._show is None:  # else the last minute is still known
+            self._show = Show(
+                self._run, self._station, self._options.sound_s, path, self._control
+            )
+        show = self._show
         address = parse_address(self._options.endpoint, binds=True)
         routes = show.routes(self._pages())
         if self._review is not None:
