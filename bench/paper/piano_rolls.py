@@ -7,7 +7,7 @@ High-Dimensional Sequences", ICML 2012.
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 
 N_NOTES = 88
-ROWS = ("copy", "rbm", "rnn", "rtrbm", "rnn_rbm")
-Step = Literal["static", "predictor", "conditional", "joint"]
+ROWS = ("copy", "rbm", "rnn", "rtrbm", "rnn_rbm", "keys", "nade")
+Step = Literal["static", "predictor", "conditional", "joint", "nade"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +37,15 @@ class Recipe:
     n_hidden, n_recurrent : int
     gates : {'sigmoid', 'simple'}
         Gated layer, or the paper's tanh cell.
-    static, predictor, conditional, joint : int
+    static, predictor, conditional, joint, nade : int
         Optimizer steps of each kind; 0 leaves the kind out.
+    predictors : int
+        Recurrent layers that are trained alone, each from a seed of its own, and then
+        stand side by side as one.
+    keys : int
+        Largest transposition of a sequence of the predictor's steps, in semitones up
+        and down. The share of transposed sequences falls from 1 to 0 along the steps,
+        because the pieces to predict are in one key.
     dropout : float
         On the state.
     input_dropout : float
@@ -66,6 +73,9 @@ class Recipe:
     predictor: int = 400
     conditional: int = 4000
     joint: int = 0
+    nade: int = 0
+    predictors: int = 1
+    keys: int = 0
     dropout: float = 0.5
     input_dropout: float = 0.0
     cd_steps: int = 10
@@ -76,6 +86,7 @@ class Recipe:
     conditional_rate_w: float = 1.5e-2
     joint_rate: float = 3e-3
     joint_rate_w: float = 1e-3
+    nade_rate: float = 3e-3
     batch_size: int = 10
     sequence_length: int = 100
     warm_up: int = 10
@@ -106,6 +117,7 @@ class Recipe:
             predictor=self.predictor,
             conditional=0,
             joint=0,
+            keys=self.keys,
             dropout=self.dropout,
             input_dropout=self.input_dropout,
             predictor_rate=self.predictor_rate,
@@ -118,7 +130,8 @@ class Recipe:
     @property
     def rest(self) -> "Recipe":
         """Fields on which the steps after the predictor's depend."""
-        return replace(self, predictor=0, sharpness=1.0)
+        together = self.n_recurrent * self.predictors
+        return replace(self, predictor=0, n_recurrent=together, sharpness=1.0)
 
     @property
     def phases(self) -> list[tuple[Step, int]]:
@@ -128,8 +141,15 @@ class Recipe:
             ("predictor", self.predictor),
             ("conditional", self.conditional),
             ("joint", self.joint),
+            ("nade", self.nade),
         ]
         return [(kind, n) for kind, n in every if n]
+
+    @property
+    def planned(self) -> int:
+        """Return the number of optimizer steps, those of all predictors included."""
+        once = sum(n for _, n in self.phases)
+        return once + (self.predictors - 1) * self.predictor
 
 
 # Chosen on the validation sets; docs/research/polyphonic.md tells what is not clean
@@ -167,6 +187,19 @@ RECIPES = {
         sharpness=1.15,
     ),
 }
+# What the rows with transposed keys and with a NADE change.
+KEYS: dict[str, dict[str, Any]] = {
+    "JSB_Chorales": {"keys": 5, "predictor": 600, "dropout": 0.4},
+    "Nottingham": {"keys": 5},
+    "Piano_midi": {"keys": 5},
+    "MuseData": {"keys": 5},
+}
+NADE: dict[str, dict[str, Any]] = {
+    "JSB_Chorales": {"nade": 2000},
+    "Nottingham": {"nade": 2000},
+    "Piano_midi": {"nade": 2000},
+    "MuseData": {"nade": 2000},
+}
 
 
 def recipe_for(name: str, row: str) -> Recipe:
@@ -180,8 +213,28 @@ def recipe_for(name: str, row: str) -> Recipe:
         case "rtrbm":
             simple = replace(recipe, gates="simple", predictor_rate=1e-3)
             return replace(simple, static=0, joint_rate=simple.joint_rate / 3)
+        case "keys":
+            return replace(recipe, static=0, **KEYS[name])
+        case "nade":
+            return replace(recipe, static=0, conditional=0, sharpness=1.0, **NADE[name])
         case _:
             return replace(recipe, static=0)
+
+
+def transposed(roll: Float32, semitones: int) -> Float32:
+    """Return a roll in another key, as far as its notes stay on the keyboard.
+
+    Parameters
+    ----------
+    roll : float32[n_frames, 88]
+    semitones : int
+        Up, or down if negative; less of it where a note would leave the keyboard.
+    """
+    used = np.flatnonzero(roll.any(axis=0))
+    if not len(used):
+        return roll
+    by = int(np.clip(semitones, -used[0], N_NOTES - 1 - used[-1]))
+    return np.roll(roll, by, axis=1)
 
 
 def load_rolls(path: Path, name: str) -> Rolls:

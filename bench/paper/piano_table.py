@@ -8,7 +8,7 @@ from typing import Any
 from piano_rolls import ROWS, Recipe, recipe_for
 
 # Log-likelihood per frame and expected accuracy in percent: table 1 of
-# Boulanger-Lewandowski et al. 2012.
+# Boulanger-Lewandowski et al. 2012; the RNN-NADE's row is the Hessian-free one.
 PAPER = {
     "rbm": {
         "JSB_Chorales": (-7.43, 4.47),
@@ -34,13 +34,23 @@ PAPER = {
         "Piano_midi": (-7.09, 28.92),
         "MuseData": (-6.01, 34.02),
     },
+    "nade": {
+        "JSB_Chorales": (-5.56, 32.50),
+        "Nottingham": (-2.31, 71.50),
+        "Piano_midi": (-7.05, 23.42),
+        "MuseData": (-5.60, 32.60),
+    },
 }
+# The paper has no row with transposed keys: the nearest is the RNN-RBM.
+PAPER["keys"] = PAPER["rnn_rbm"]
 TITLES = {
     "copy": "copy of the last frame",
     "rbm": "RBM, no past",
     "rnn": "RNN, no RBM",
     "rtrbm": "RNN-RBM, simple tanh cell (RTRBM-like)",
     "rnn_rbm": "RNN-RBM, gated",
+    "keys": "RNN-RBM, gated, with transposed keys",
+    "nade": "RNN-NADE, gated",
 }
 
 

@@ -13,12 +13,13 @@ are trained together. Kinds of steps:
   near 0, so that W stays small and its chains mix.
 * `joint`: contrastive divergence of the whole model, with a learning rate of its own
   for W, because likelihood gained with W alone costs accuracy.
+* `nade`: as `conditional`, with a NADE in the RBM's place and its exact likelihood.
 """
 
 import numpy as np
 import torch
 from piano_model import PianoModel
-from piano_rolls import N_NOTES, Recipe, Rolls, Step
+from piano_rolls import N_NOTES, Recipe, Rolls, Step, transposed
 from torch import Tensor
 from torch.nn import functional
 
@@ -84,7 +85,7 @@ class PianoTask:
         self._share = lengths / lengths.sum()
         self.module = PianoModel(recipe, self._frames.mean(0))
         if start is not None:
-            self.module.load_state_dict(start)
+            self.module.load_state_dict(start, strict=not recipe.nade)
             self.module.take_read_out()
         self._noise = UnitSampler(self.rng)
         self._states: Tensor | None = None
@@ -125,6 +126,8 @@ class PianoTask:
                 loss = self._conditional_loss()
             case "joint":
                 loss = self._joint_loss()
+            case "nade":
+                loss = self._nade_loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if guard_gradients(self.module.parameters(), "skip", 5.0):
@@ -136,6 +139,9 @@ class PianoTask:
         if self.kind == "predictor":
             entropy = self.module.cross_entropy(self._valid)
             return {"score": entropy, "log_likelihood": -entropy}
+        if self.kind == "nade":
+            likely = float(self.module.nade_likelihood(self._valid).mean())
+            return {"score": -likely, "log_likelihood": likely}
         # A generator of its own: looking must not change what is trained.
         rng = np.random.Generator(np.random.SFC64(0))
         rbms, frames, previous = conditional_rbms(self.module.rbm, self._valid)
@@ -174,16 +180,19 @@ class PianoTask:
 
         States that are computed once make a step as cheap as one without a past.
         """
-        rbm, recipe, n = self.module.rbm, self._recipe, 200
-        if self._states is None:
-            self._states = self.module.all_states(self._pieces)
-        rows = torch.from_numpy(self.rng.integers(len(self._frames), size=n))
-        v = self._frames[rows]
-        bv, bh = rbm.biases(self._states[rows])
+        rbm, recipe = self.module.rbm, self._recipe
+        v, bv, bh = self._single_frames(200)
         part = int(self._within * len(recipe.conditional_cd))
         chains = ConditionalRbms(rbm.W.detach(), bv.detach(), bh.detach())
         far = gibbs(chains, v, recipe.conditional_cd[part], self._noise)
         return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
+
+    def _single_frames(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw frames from anywhere; returns them and their biases."""
+        if self._states is None:
+            self._states = self.module.all_states(self._pieces)
+        rows = torch.from_numpy(self.rng.integers(len(self._frames), size=n))
+        return self._frames[rows], *self.module.rbm.biases(self._states[rows])
 
     def _predictor_loss(self) -> Tensor:
         v, counts = self._batch()
@@ -200,6 +209,11 @@ class PianoTask:
         chains = ConditionalRbms(rbm.W.detach(), bv.detach(), bh.detach())
         far = gibbs(chains, v, self._recipe.cd_steps, self._noise)
         return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
+
+    def _nade_loss(self) -> Tensor:
+        """Return the mean negative log-likelihood of single frames, fixed states."""
+        v, bv, bh = self._single_frames(200)
+        return -self.module.nade.log_likelihood(v, bv, bh).mean()
 
     def _with_input_dropout(self, v: Tensor) -> Tensor:
         if not self._recipe.input_dropout:
@@ -219,10 +233,17 @@ class PianoTask:
             # Starts before the piece become its start, which long pieces would
             # hardly ever show otherwise.
             start = max(0, int(self.rng.integers(-(spare // 10) - 1, spare + 1)))
-            part = piece[start : start + recipe.sequence_length]
+            part = self._in_some_key(piece[start : start + recipe.sequence_length])
             v[: len(part), column] = part
             counts[recipe.warm_up if start else 0 : len(part), column] = True
         return torch.from_numpy(v), torch.from_numpy(counts)
+
+    def _in_some_key(self, part: Float32) -> Float32:
+        """Transpose a share of the sequences, fewer and fewer towards the end."""
+        keys = self._recipe.keys
+        if not keys or self.kind != "predictor" or self.rng.random() < self._within:
+            return part
+        return transposed(part, int(self.rng.integers(-keys, keys + 1)))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         module, recipe = self.module, self._recipe
@@ -247,6 +268,9 @@ class PianoTask:
                     {"params": others, "initial_lr": recipe.joint_rate},
                     {"params": [rbm.W], "initial_lr": recipe.joint_rate_w},
                 ]
+            case "nade":
+                parts = [rbm.bv, rbm.bh, rbm.Wuv, rbm.Wuh, *module.nade.parameters()]
+                groups = [{"params": parts, "initial_lr": recipe.nade_rate}]
         return torch.optim.Adam(groups, lr=1e-3)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from piano_model import PianoModel, joined_predictors
 from piano_rolls import (
     RECIPES,
     ROWS,
@@ -161,23 +162,29 @@ def make_cell(
     say(f"{name} {row} seed {seed}: training")
     task, histories = trained(name, recipe, seed, rolls, options)
     if options.only_train:
-        say(f"  {histories[-1].best_row}")
+        for history in histories:
+            say(f"  {history.best_row}")
         return
     spent = sum(history.spent_s for history in histories)
     say(f"{name} {row} seed {seed}: measuring after {spent:.0f} s")
     task.module.sharpen(recipe.sharpness)
-    model = task.module.read_out() if row == "rnn" else task.module.rbm
     began = time.monotonic()
+    frames = getattr(rolls, options.split)
+    if recipe.nade:
+        measured = measure_nade(task.module, frames)
+    else:
+        model = task.module.read_out() if row == "rnn" else task.module.rbm
+        measured = measure(model, frames, options.frames, say)
     cell = {
         "set": name,
         "row": row,
         "seed": seed,
         "recipe": wanted,
         "updates": sum(history.update for history in histories),
-        "planned": sum(n for _, n in recipe.phases),
+        "planned": recipe.planned,
         "training_s": round(spent, 1),
         "valid": histories[-1].best_row,
-        "test": measure(model, getattr(rolls, options.split), options.frames, say),
+        "test": measured,
         "measuring_s": round(time.monotonic() - began, 1),
     }
     store(path, cell)
@@ -188,21 +195,32 @@ def trained(
 ) -> tuple[PianoTask, list[History]]:
     """Train by a recipe; cells of a seed with equal predictors share them."""
     limit = None if options.minutes is None else 60 * options.minutes
-    start, histories = None, []
-    parts = [part for part in (recipe.first, recipe.rest) if part.phases]
-    for part in parts:
+    histories = []
+
+    def train(part: Recipe, seed: int, start: dict[str, Any] | None) -> PianoTask:
         task = PianoTask(part, rolls, seed, start)
         with stop_on_signal() as stop:
             path = options.checkpoints / f"{name}-{seed}-{digest(part)}.pt"
             histories.append(fit(task, path, Budget(limit), stop, 15.0))
-        start = task.module.state_dict()
-    return task, histories
+        return task
+
+    start = None
+    if recipe.first.phases:
+        # Seeds of further predictors are far from those that a user names.
+        seeds = [seed + 1000 * i for i in range(recipe.predictors)]
+        tasks = [train(recipe.first, s, None) for s in seeds]
+        start = joined_predictors([task.module.state_dict() for task in tasks])
+        if not recipe.rest.phases:
+            return tasks[0], histories
+    return train(recipe.rest, seed, start), histories
 
 
 def digest(recipe: Recipe) -> str:
     """Return a short name of a recipe's training."""
-    # How sharp it is afterwards is no part of the training.
-    fields = {k: v for k, v in asdict(recipe).items() if k != "sharpness"}
+    # How sharp it is afterwards is no part of the training. Defaults are left out, so
+    # that a new field leaves the names of older trainings as they are.
+    usual = asdict(Recipe()) | {"sharpness": recipe.sharpness}
+    fields = {k: v for k, v in asdict(recipe).items() if v != usual[k]}
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -211,8 +229,7 @@ def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dic
     """Measure likelihood and accuracy; anneal more where the bracket is wide."""
     rng = np.random.Generator(np.random.SFC64(1))
     rbms, frames, previous = conditional_rbms(model, rolls)
-    # 20 samples a frame as in the paper; of large sets fewer tell as much.
-    n_samples = min(20, max(3, math.ceil(ENOUGH_DRAWS / len(frames))))
+    n_samples = samples_of(len(frames))
     found: dict[str, Any] = {"n_frames": len(frames), "n_samples": n_samples}
     found |= asdict(expected_accuracy(rbms, frames, previous, rng, n_samples=n_samples))
     if 0 < n_frames < len(frames):
@@ -240,6 +257,33 @@ def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dic
             "annealing": asdict(annealing),
         }
     return found
+
+
+def measure_nade(model: PianoModel, rolls: list[np.ndarray]) -> dict:
+    """Measure the exact likelihood and the accuracy of independent samples."""
+    frames, bv, bh = model.nade_biases(rolls)
+    likely = model.nade_likelihood(rolls).double()
+    n_samples = samples_of(len(frames))
+    generator = torch.Generator().manual_seed(1)
+    counts = [
+        match_counts(model.nade.sample(*part[1:], generator), part[0])
+        for _ in range(n_samples)
+        for part in zip(*(x.split(4000) for x in (frames, bv, bh)), strict=True)
+    ]
+    return {
+        "n_frames": len(frames),
+        "n_samples": n_samples,
+        **asdict(accuracy_of(torch.cat(counts))),
+        "low": float(likely.mean()),
+        "high": float(likely.mean()),
+        "standard_error": float(likely.std()) / math.sqrt(len(likely)),
+        "bracketed_frames": len(likely),
+    }
+
+
+def samples_of(n_frames: int) -> int:
+    """Return the samples of a frame: 20 as in the paper; of large sets fewer do."""
+    return min(20, max(3, math.ceil(ENOUGH_DRAWS / n_frames)))
 
 
 def copied(rolls: list[np.ndarray]) -> dict[str, float]:
