@@ -17,14 +17,35 @@ _PART_FRAMES = 10_000
 
 
 def edit_distance(reference: Sequence[Hashable], found: Sequence[Hashable]) -> int:
-    """Return the fewest insertions, deletions and substitutions (Levenshtein 1966)."""
-    row = list(range(len(found) + 1))
+    """Return the fewest insertions, deletions and substitutions (Levenshtein 1966).
+
+    Few edits are found at once: only prefixes whose lengths differ by at most as many
+    are compared, and by twice as many until that suffices (Ukkonen 1985).
+    """
+    most = max(len(reference), len(found))
+    band = max(abs(len(reference) - len(found)), 4)
+    while (distance := _distance_within(reference, found, band)) > band < most:
+        band *= 2
+    return distance
+
+
+def _distance_within(
+    reference: Sequence[Hashable], found: Sequence[Hashable], band: int
+) -> int:
+    """Return the edit distance if it is at most `band`, or a number above it."""
+    n, beyond = len(found), len(reference) + len(found) + 1
+    row = [j if j <= band else beyond for j in range(n + 1)]
     for i, expected in enumerate(reference, start=1):
-        previous, row[0] = row[0], i
-        for j, item in enumerate(found, start=1):
-            cost = min(row[j] + 1, row[j - 1] + 1, previous + (expected != item))
-            previous, row[j] = row[j], cost
-    return row[-1]
+        first, last = max(1, i - band), min(n, i + band)
+        previous = row[first - 1]
+        row[first - 1] = i if first == 1 and i <= band else beyond
+        left = row[first - 1]
+        for j in range(first, last + 1):
+            above = row[j]
+            best = previous + (expected != found[j - 1])
+            left = min(above + 1, left + 1, best)
+            row[j], previous = left, above
+    return row[n]
 
 
 @dataclass(frozen=True, slots=True)

@@ -448,7 +448,7 @@ def adapted(
     if quick:
         split = split.model_copy(update={"folds": min(2, split.folds)})
         changes |= {"rnn_rbm": None, "forecast": None}
-        detector = {"others": False, "limit_s": min(30.0, recipe.detector.limit_s)}
+        detector = {"others": False, "limit_s": min(60.0, recipe.detector.limit_s)}
         changes["detector"] = recipe.detector.model_copy(update=detector)
         classifier = (classifier or ClassifierConfig()).model_copy(
             update=_QUICK_CLASSIFIER

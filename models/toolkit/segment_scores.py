@@ -12,7 +12,10 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 Span: TypeAlias = tuple[float, float]
 """Onset and offset of a segment, in samples or seconds."""
 _Bounds: TypeAlias = NDArray[np.float64]
-_Agree: TypeAlias = Callable[[Span, _Bounds, _Bounds], NDArray[np.bool_]]
+_Agree: TypeAlias = Callable[
+    [tuple[_Bounds, _Bounds], _Bounds, _Bounds], NDArray[np.bool_]
+]
+_ROWS_AT_ONCE = 256  # segments whose pairs are compared together
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ def match_segments(
         Indices into `reference` and `found`, in order of `reference`.
     """
 
-    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+    def agree(
+        span: tuple[_Bounds, _Bounds], onsets: _Bounds, offsets: _Bounds
+    ) -> NDArray[np.bool_]:
         near = np.abs(onsets - span[0]) <= tolerance
         return near & (np.abs(offsets - span[1]) <= tolerance)
 
@@ -110,7 +115,9 @@ def score_onsets(
         Largest allowed difference of onsets, in that unit.
     """
 
-    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+    def agree(
+        span: tuple[_Bounds, _Bounds], onsets: _Bounds, offsets: _Bounds
+    ) -> NDArray[np.bool_]:
         return np.abs(onsets - span[0]) <= tolerance
 
     hits = len(_match(reference, found, tolerance, agree))
@@ -131,7 +138,9 @@ def score_overlaps(
         union, IoU), above 0, at most 1.
     """
 
-    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+    def agree(
+        span: tuple[_Bounds, _Bounds], onsets: _Bounds, offsets: _Bounds
+    ) -> NDArray[np.bool_]:
         both = np.minimum(offsets, span[1]) - np.maximum(onsets, span[0])
         either = np.maximum(offsets, span[1]) - np.minimum(onsets, span[0])
         return (both > 0) & (both >= least * either)
@@ -156,17 +165,34 @@ def _match(
     spans = np.asarray(found, dtype=np.float64).reshape(-1, 2)
     order = np.argsort(spans[:, 0], kind="stable")
     onsets, offsets = spans[order].T
-    columns: list[int] = []
-    row_starts = [0]
-    for span in reference:
-        first = int(np.searchsorted(onsets, span[0] - reach, "left"))
-        last = int(np.searchsorted(onsets, span[0] + reach, "right"))
-        agreeing = agree(span, onsets[first:last], offsets[first:last])
-        columns += (first + np.flatnonzero(agreeing)).tolist()
-        row_starts.append(len(columns))
+    ends = np.asarray(reference, dtype=np.float64).reshape(-1, 2)
+    rows, columns = _agreeing_pairs(ends, onsets, offsets, reach, agree)
+    row_starts = np.searchsorted(rows, np.arange(len(ends) + 1))
+    if len({*rows.tolist()}) == len({*columns.tolist()}) == len(rows):
+        return [*zip(rows.tolist(), order[columns].tolist(), strict=True)]
     graph = csr_array(
         (np.ones(len(columns), bool), columns, row_starts),
         shape=(len(reference), len(found)),
     )
     partners = maximum_bipartite_matching(graph, perm_type="column")
     return [(row, int(order[at])) for row, at in enumerate(partners) if at >= 0]
+
+
+def _agreeing_pairs(
+    spans: _Bounds, onsets: _Bounds, offsets: _Bounds, reach: float, agree: _Agree
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs that agree: rows of `spans`, rising, and columns of `onsets`."""
+    rows, columns = [], []
+    for start in range(0, len(spans), _ROWS_AT_ONCE):
+        part = spans[start : start + _ROWS_AT_ONCE]
+        first = np.searchsorted(onsets, part[:, 0] - reach, "left")
+        last = np.searchsorted(onsets, part[:, 0] + reach, "right")
+        counts = last - first
+        row = np.repeat(np.arange(len(part)), counts)
+        before = np.repeat(counts.cumsum() - counts - first, counts)
+        column = np.arange(len(row)) - before
+        both = part[row].T
+        agreeing = agree((both[0], both[1]), onsets[column], offsets[column])
+        rows.append(start + row[agreeing])
+        columns.append(column[agreeing])
+    return np.concatenate(rows), np.concatenate(columns)
