@@ -102,7 +102,7 @@ PLUGIN_NAMES_BY_REASON = {
     "engine/config/planner.py": {"spectrogram", "energy"},  # defaults of `plugin:`
     "engine/config/schema.py": {"silero", "trigger"},  # a default; a kind of event
     "engine/contracts/bundle.py": {"spectrogram", "energy", "bands"},  # defaults
-    "engine/wire/headers.py": {"trigger"},  # a kind of event
+    "engine/wire/headers.py": {"trigger", "latent"},  # kinds of events
 }
 CLI_PARTS = {
     "session",
