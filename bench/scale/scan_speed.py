@@ -14,6 +14,7 @@ import os
 import resource
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -95,7 +96,12 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for n in counts:
                 out = folder / "results"
-                measured[n].append(scan(job, folder / "archive", out, n))
+                found = scan(job, folder / "archive", out, n)
+                measured[n].append(found)
+                speed = found["audio_s"] / found["wall_s"]
+                per_cpu = found["audio_s"] / found["cpu_s"]
+                text = f"{n} workers: {speed:.0f} x real time, {per_cpu:.0f} per CPU s"
+                print(text, file=sys.stderr, flush=True)
     print(f"{arguments.hours:g} h of sound, {arguments.song:.0%} of it song")
     print("| workers | x real time | x real time per CPU second | start | program |")
     print("| --- | --- | --- | --- | --- |")

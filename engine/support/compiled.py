@@ -3,7 +3,7 @@
 Each kernel has an equal in NumPy, which runs until the kernels are loaded and wherever
 numba is not installed (extra ``fast``). A kernel is used only after it has given the
 same bits as its equal, so that results never depend on it. Loading takes a second of
-CPU time and 70 MB; it pays for runs of minutes.
+CPU time and 70 MB (on Linux); it pays for runs of minutes.
 """
 
 import logging
