@@ -82,6 +82,7 @@ class LanePlan(LaneStages):
     source: StagePlan
     sinks: Sequence[SinkPlan]
     signal: SignalOptions
+    is_fast: bool = False  # its profile
 
     def rebuilds_lane(self, live: bool) -> bool:
         """Return whether a lane is rebuilt when its front end or detector fails."""
@@ -109,7 +110,28 @@ class Plan:
         own = [sink for lane in self.lanes for sink in lane.sinks]
         return [*self.sinks, *own]
 
-    def empty_tables(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Return a sentence for each thing that is allowed and may surprise."""
+        return [*self._empty_tables(), *self._slow_lanes()]
+
+    def _slow_lanes(self) -> list[str]:
+        """Return a sentence for each lane that the profile ``fast`` does not hasten."""
+        fast = [lane for lane in self.lanes if lane.is_fast]
+        tile = self.config.shared.tile
+        notes = [
+            f"lane '{lane.name}': profile 'fast' hastens onsets alone, no model "
+            "publishes labels: add 'models: [{plugin: classifier}]' and its bundle"
+            for lane in fast
+            if not any(model.plugin.options.fast for model in lane.models)
+        ]
+        return notes + [
+            f"lane '{lane.name}': profile 'fast' with tile {tile}: labels wait until "
+            f"{tile} frames are complete; 'tile: 1' labels with every frame"
+            for lane in fast
+            if tile > 1 and any(model.plugin.options.fast for model in lane.models)
+        ]
+
+    def _empty_tables(self) -> list[str]:
         """Return a sentence for each table of labels whose lanes have no model."""
         lanes_of = [(sink, self.lanes) for sink in self.sinks]
         lanes_of += [(sink, [lane]) for lane in self.lanes for sink in lane.sinks]

@@ -227,6 +227,7 @@ class _Planner:
         return LanePlan(
             name=name,
             source=source,
+            is_fast=self._is_fast,
             bundle=bundle,
             features=features,
             detector=detector,
@@ -296,7 +297,9 @@ class _Planner:
         """Plan the configuration's detector, or the bundle's, or the default."""
         recommended = bundle.manifest.detector if bundle else None
         if lane.detector is None and recommended is not None:
-            stage = StageConfig(plugin=recommended.plugin, options=recommended.options)
+            fast = recommended.fast_options if self._is_fast else {}
+            options = {**recommended.options, **fast}
+            stage = StageConfig(plugin=recommended.plugin, options=options)
             return self._stage("detector", stage, (*loc, "bundle"), context)
         stage = lane.detector or StageConfig(plugin=DEFAULT_DETECTOR)
         return self._stage("detector", stage, (*loc, "detector"), context)

@@ -77,6 +77,8 @@ class DetectorSpec(Section):
     plugin: Installed = "energy"
     options: dict[str, Any] = {}
     """Options that differ from the plugin's defaults."""
+    fast_options: dict[str, Any] = {}
+    """Further options of the profile `fast`."""
 
 
 class DetectorNetworkSpec(Section):
@@ -170,6 +172,9 @@ class ClassifierSpec(Section):
     first entry it holds, too. Empty: that of the final label."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is worth giving."""
+    sure: dict[str, float] = {}
+    """Per unit, the score at which the profile `fast` names it before the offset: the
+    posterior times the probability that the newest frame is no silence."""
 
     @model_validator(mode="after")
     def _units_make_sense(self) -> "ClassifierSpec":

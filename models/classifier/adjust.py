@@ -42,6 +42,11 @@ from neurovocal.models.classifier.detector_search import (
     select_evenly,
 )
 from neurovocal.models.classifier.ends import fit_ends
+from neurovocal.models.classifier.sure import (
+    choose_sure,
+    early_detector,
+    early_names,
+)
 from neurovocal.models.data.prepare import PreparedDataset
 from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import Float64
@@ -139,6 +144,9 @@ def adjust_classifier(
     found = [*zip(measured, segments, strict=True)]
     rows = [row for recording, one in found for row in recording.end_rows(one)]
     spec = spec.model_copy(update={"ends": fit_ends(rows, spec.units)})
+    early = early_names(measured, detected_segments(measured, early_detector(detector)))
+    sure = choose_sure(early, spec, config.classifier.early_wrong)
+    spec = spec.model_copy(update={"sure": sure})
     errors = [replace(each, spec=spec).label_errors(one) for each, one in found]
     return CalibratedClassifier(spec, detector, _figures_of(errors))
 

@@ -18,7 +18,7 @@ from neurovocal.plugins.models.classifier.model import ClassifierOptions
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
 FAST_DELAYS_MS = (0, 5, 10, 15, 20, 30, 50)
-SURE_POSTERIOR: float = ClassifierOptions.fast["sure_posterior"]
+SURE_POSTERIOR: float | str = ClassifierOptions.fast["sure_posterior"]
 """Option of the classifier in the profile ``fast``."""
 
 

@@ -17,6 +17,7 @@ from neurovocal.engine.contracts.types import (
     Posteriors,
 )
 from neurovocal.engine.lane.offline import build_offline_lane
+from neurovocal.models.classifier.sure import early_detector
 from neurovocal.models.data.datasets import AnnotatedRecording
 
 BundleOf: TypeAlias = Callable[[AnnotatedRecording], Bundle]
@@ -88,7 +89,7 @@ class Labeller:
         Frames per network call, as in the engine's configuration.
     provisional_ms : float, optional
         Delay of provisional labels; None: there are only final ones.
-    sure_posterior : float, optional
+    sure_posterior : float or 'bundle', optional
         As the option of the classifier; onsets are then early, too.
     """
 
@@ -99,7 +100,7 @@ class Labeller:
         options: dict[str, object] | None = None,
         tile: int = 8,
         provisional_ms: float | None = None,
-        sure_posterior: float | None = None,
+        sure_posterior: float | str | None = None,
     ) -> None:
         default = DetectorSpec(plugin=DEFAULT_DETECTOR)
         recommended = bundle.manifest.detector or default
@@ -111,7 +112,11 @@ class Labeller:
             classifier = {"provisional_ms": provisional_ms}
         if sure_posterior is not None:
             classifier["sure_posterior"] = sure_posterior
-            options = {**(options or {}), "early": True}
+            fast = recommended.fast_options if detector == recommended.plugin else {}
+            spec = DetectorSpec(
+                plugin=detector, options=options or {}, fast_options=fast
+            )
+            options = early_detector(spec).options
         self._lane = build_offline_lane(
             bundle,
             DetectorSpec(plugin=detector, options=options or {}),

@@ -196,6 +196,10 @@ class ClassifierConfig(Options):
     """Posterior below which a label before the offset is `unknown`, for all units.
 
     At 0.5 a label is given if it is more likely correct than wrong."""
+    early_wrong: float = Field(default=0.01, gt=0, lt=1)
+    """Share of the vocalizations whose first name may be wrong in the profile `fast`.
+    The score at which it names each unit is the lowest that keeps to it, on recordings
+    that were left out."""
 
 
 _FITTED_DETECTORS = ("energy", "excess", "bands")

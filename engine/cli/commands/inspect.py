@@ -54,7 +54,7 @@ def check(
                 typer.echo(printable(f"{stage.name}: {line}"))
     for fault in fault_texts(plan.config.shared.faults):
         typer.echo(f"injects: {fault}")
-    for sentence in plan.empty_tables():
+    for sentence in plan.notes():
         typer.echo(printable(f"note: {sentence}"))
     for sentence in plan.absent:
         typer.echo(printable(f"note: {sentence} (a run needs it)"))

@@ -61,7 +61,7 @@ def run(
         overrides.append(f"source.options.block_length={block_length}")
     located = locate_config(config, overrides)
     plan = plan_of(located)
-    for sentence in plan.empty_tables():
+    for sentence in plan.notes():
         typer.echo(printable(f"note: {sentence}"), err=True)
     labelled = any(lane.models for lane in plan.lanes)
     # One sink at most writes to standard output; then the display does not.

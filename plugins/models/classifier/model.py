@@ -26,6 +26,7 @@ from neurovocal.engine import (
     Posteriors,
 )
 from neurovocal.engine.contracts.batches import StageBatch
+from neurovocal.engine.contracts.bundle import ClassifierSpec
 from neurovocal.engine.contracts.types import LabelStatus
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.classifier.ends import LabelEnds
@@ -36,22 +37,26 @@ from neurovocal.plugins.models.onnx.session import bundle_problems, require_bund
 
 # Posteriors that are kept in addition to the detector's look-ahead.
 _MARGIN_S = 1.0
+# Of bundles whose training chose none; found on validation recordings.
+_SURE = 0.5
 
 
 class ClassifierOptions(Options):
     """Options of labels and forecasts."""
 
-    # Chosen on validation recordings: docs/performance/labels.md.
-    fast: ClassVar[Mapping[str, Any]] = {"sure_posterior": 0.5}
+    fast: ClassVar[Mapping[str, Any]] = {"sure_posterior": "bundle"}
     provisional: bool = True
     """Label a segment before it has ended, and again when the label changes."""
     provisional_ms: float | None = Field(default=None, ge=0, le=60_000)
     """Delay after the onset of the first provisional label; the bundle's by
     default."""
-    sure_posterior: float | None = Field(default=None, gt=0, le=1)
+    sure_posterior: Annotated[float, Field(gt=0, le=1)] | Literal["bundle"] | None = (
+        None
+    )
     """For closed loops: publish a label before the offset as soon as its posterior,
     times the probability that the newest frame is no silence, reaches this, and none
-    before; in place of `provisional_ms`."""
+    before; in place of `provisional_ms`. `bundle`: what the training chose for each
+    unit, or else 0.5."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Posterior per unit below which the label is `unknown`; goes before the
     bundle's."""
@@ -142,7 +147,7 @@ class Classifier:
         self._publishes_forecast = options.forecast
         self._prior = options.prior
         self._provisional = options.provisional
-        self._sure = options.sure_posterior
+        self._sure = _sure_scores(options.sure_posterior, spec)
         # Early onsets open segments that are no units; the order of units skips them.
         lengths = [typical.shortest for typical in spec.typical.values()]
         self._shortest = min(lengths, default=0) if self._sure is not None else 0
@@ -264,7 +269,7 @@ class Classifier:
             return False
         newest = self._history.nearest(self._history.stop - 1)
         voiced = 1.0 - math.exp(newest[self._decision.silence])
-        return posterior * voiced >= self._sure
+        return posterior * voiced >= self._sure[unit]
 
     def _process_offset(self, mark: Offset) -> list[Event]:
         segment = self._open.pop(mark.segment, None)
@@ -371,6 +376,17 @@ class Classifier:
             status,
             self._name,
         )
+
+
+def _sure_scores(
+    given: float | Literal["bundle"] | None, spec: ClassifierSpec
+) -> dict[str, float] | None:
+    """Return the score that names each unit before its offset; None without any."""
+    if given is None:
+        return None
+    if given != "bundle":
+        return dict.fromkeys(spec.units, given)
+    return dict.fromkeys(spec.units, _SURE) | spec.sure
 
 
 def _check(options: ClassifierOptions, context: BuildContext) -> Iterable[str]:

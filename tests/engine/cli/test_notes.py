@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from bundles.tiny_bundle import make_tiny_bundle
 
 from neurovocal.engine.cli import main
 
@@ -49,6 +50,38 @@ def test_a_table_of_labels_without_a_model_is_told(neurovocal, tmp_path, content
     ran = neurovocal("run", str(config), "--plain")
     assert (checked[0], ran[0]) == (0, 0)
     assert (note in checked[1]) == (note in ran[2]) == (content == "labels")
+
+
+@pytest.mark.parametrize(
+    ("models", "tile", "note"),
+    [
+        ([], 1, "profile 'fast' hastens onsets alone, no model publishes labels"),
+        (["classifier"], 8, "profile 'fast' with tile 8: labels wait until 8 frames"),
+        (["classifier"], 1, None),
+    ],
+)
+def test_what_keeps_the_profile_fast_from_being_fast_is_told(
+    neurovocal, tmp_path, models, tile, note
+):
+    config = tmp_path / "c.yaml"
+    plan = {
+        "version": 1,
+        "tile": tile,
+        "profile": "fast",
+        "bundle": str(make_tiny_bundle(tmp_path / "tiny")),
+        "source": {
+            "plugin": "synthetic",
+            "options": {"duration_s": 1, "sample_rate": 32000},
+        },
+        "models": [{"plugin": name} for name in models],
+        "sinks": [{"plugin": "jsonl"}],
+    }
+    config.write_text(yaml.dump(plan))
+    code, told, err = neurovocal("check", str(config))
+    assert code == 0, err
+    assert [note in line for line in told.splitlines() if "note:" in line] == (
+        [] if note is None else [True]
+    )
 
 
 def test_init_writes_that_a_microphone_is_waited_for(neurovocal, tmp_path):

@@ -81,16 +81,19 @@ def test_the_detector_is_the_configurations_or_the_bundles_or_the_default(tmp_pa
 
 def test_the_profile_fast_sets_what_the_configuration_does_not(tmp_path):
     advice = {"plugin": "energy", "options": {"off_db": 7.0}}
+    advice["fast_options"] = {"floor_db": -60.0}
     make_tiny_bundle(tmp_path / "with", detector=advice)
     text = "source: {plugin: tape}\nsinks: [{plugin: mouth}]\nversion: 1\n"
     text += "bundle: with\nmodels: [{plugin: classifier}]\n"
     (lane,) = plan_of(text, tmp_path).lanes
     assert not lane.detector.options.early
+    assert lane.detector.options.floor_db is None
     assert lane.models[0].options.sure_posterior is None
     (lane,) = plan_of(text + "profile: fast", tmp_path).lanes
     assert lane.detector.options.early
     assert lane.detector.options.off_db == 7.0
-    assert lane.models[0].options.sure_posterior == 0.5
+    assert lane.detector.options.floor_db == -60.0
+    assert lane.models[0].options.sure_posterior == "bundle"
     given = "detector: {plugin: energy, options: {early: false}}\nprofile: fast"
     (lane,) = plan_of(text + given, tmp_path).lanes
     assert not lane.detector.options.early

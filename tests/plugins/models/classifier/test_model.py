@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,6 +126,29 @@ def test_a_sure_label_comes_with_the_first_frame_that_is_sure(folder: Path) -> N
     strict = build(folder, sure_posterior=1.0, provisional_ms=0)
     found = labels(process_audio(strict, folder, blocks, marks, flush=False))
     assert not found  # no posterior is 1: nothing is published before the offset
+
+
+def test_each_unit_is_named_at_the_score_that_the_bundle_gives_it(
+    tmp_path: Path,
+) -> None:
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    content = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
+    changed = {**content["classifier"], "sure": {"a": 1.0}}
+    edit_manifest(folder, classifier=changed)
+    blocks = [Block(0, audio(20000, (4096, 7000, LOW), (10000, 13000, HIGH)))]
+    marks: dict[int, list[Mark]] = {
+        3968: [Onset(0, 3968, 1.0)],
+        7040: [Offset(0, 3968, 7040, False)],
+        9984: [Onset(1, 9984, 1.0)],
+    }
+
+    def early(given: float | str) -> list[str]:
+        model = build(folder, sure_posterior=given)
+        found = labels(process_audio(model, folder, blocks, marks, flush=False))
+        return [label.unit for label in found if label.status == "provisional"]
+
+    assert early(0.5) == ["a", "b"]
+    assert early("bundle") == ["b"]  # 0.5, as the bundle has no score for it
 
 
 def test_a_segment_with_a_late_onset_is_labelled_at_once(folder: Path) -> None:
