@@ -475,30 +475,12 @@ GAP_NOT_A_NUMBER = "not a number"
 GAP_OVERRUN = "overrun"
 
 Mark: TypeAlias = Onset | Offset | NearMiss
-Event: TypeAlias = (
-    Block
-    | Gap
-    | Withheld
-    | Anchor
-    | Frames
-    | Posteriors
-    | Trace
-    | Onset
-    | Offset
-    | NearMiss
-    | Label
-    | Forecast
-    | Suggestion
-    | Latent
-    | Surprise
-    | Synthesis
-    | Audio
-    | Health
-    | Control
-    | Trigger
-    | Comparison
-    | Stats
-)
+_Stream: TypeAlias = Block | Gap | Withheld | Anchor
+_Rows: TypeAlias = Frames | Posteriors | Trace
+_Named: TypeAlias = Label | Forecast | Suggestion | Latent
+_Drawn: TypeAlias = Surprise | Synthesis | Audio
+_Told: TypeAlias = Health | Control | Trigger | Comparison | Stats
+Event: TypeAlias = _Stream | _Rows | Mark | _Named | _Drawn | _Told
 # `NearMiss` is "near_miss".
 KINDS: dict[type, str] = {
     event: re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
