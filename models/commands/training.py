@@ -129,6 +129,7 @@ def train(
         typer.Option(
             metavar="C",
             min=1.0,
+            max=1e6,
             help="What a wrong name costs against no name, which is `unknown`. "
             "Default: 2.",
         ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurovocal.engine.audio.resampler import scaled
-from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine.contracts.errors import AudioFileError, StageError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.plugins.models.audio_text.encoders import EncodesAudio, resample_whole
 from neurovocal.plugins.review.audio import RecordingAudio
@@ -122,7 +122,7 @@ class SoundSearch:
             on_progress(number)
             try:
                 vector = self._vector(sound)
-            except AudioFileError as error:
+            except (AudioFileError, StageError) as error:
                 self.problems[str(error)] = self.problems.get(str(error), 0) + 1
                 continue
             similar = self._vectors @ vector.astype(np.float64)

@@ -172,7 +172,7 @@ class ClassifierConfig(Options):
     their best numbers of updates. None: all updates, always."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the training sequences."""
-    unknown_cost: float = Field(default=2.0, ge=1)
+    unknown_cost: float = Field(default=2.0, ge=1, le=1e6)
     """What a wrong name costs against no name. The thresholds of `unknown` have the
     least cost on recordings that were left out. At 2 a right name that is lost costs as
     much as a wrong one that is avoided saves; at 1 only sounds that are no vocalization

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine import Block, ConfigError, Float32, Resampler
+from neurovocal.engine import Block, ConfigError, Float32, Resampler, StageError
 from neurovocal.engine.config.located_yaml import Location
 from neurovocal.plugins.models.any_onnx.network import WindowGraph, no_tensor
 from neurovocal.plugins.models.audio_text.manifest import Fill, LoadedPair
-from neurovocal.plugins.models.onnx.session import finite, open_session
+from neurovocal.plugins.models.onnx.session import is_finite, open_session
 
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _FLOAT = "tensor(float)"
@@ -57,9 +57,16 @@ class EncodesAudio:
             Sound at the encoder's rate that holds the segment.
         onset, offset : int
             The segment within it.
+
+        Raises
+        ------
+        StageError
+            The graph's numbers are not finite.
         """
         window = fit_window(samples, onset, offset, self.window, self._fill)
         (values,) = self._graph.run(window)
+        if not is_finite(values):
+            raise StageError("the encoder of audio gives numbers that are not finite")
         return _unit_vector(values)
 
 
@@ -104,7 +111,7 @@ class EncodesText:
         Raises
         ------
         ConfigError
-            The tokenizer finds no token in it.
+            The tokenizer finds no token in it, or the graph's numbers are not finite.
         """
         spec = self._loaded.manifest.text
         encoded = self._tokenizer.encode(text)
@@ -127,6 +134,9 @@ class EncodesText:
             if name is not None
         }
         (values,) = self._session.run([spec.output], {**self._constants, **feed})
+        if not is_finite(values):
+            sentence = f"the graph gives numbers that are not finite for '{text}'"
+            raise ConfigError(self._loaded.problem(("text", "graph"), sentence))
         return _unit_vector(values)
 
     def _checked_types(self) -> dict[str, Any]:
@@ -260,7 +270,7 @@ def resample_whole(samples: Float32, in_rate: int, out_rate: int) -> Float32:
 
 def _unit_vector(values: NDArray[Any]) -> Float32:
     """Return the mean over all axes but the last, scaled to length 1."""
-    rows = finite(values.astype(np.float32)).reshape(-1, values.shape[-1])
+    rows = values.astype(np.float32).reshape(-1, values.shape[-1])
     mean = rows.mean(axis=0, dtype=np.float64)
     unit: Float32 = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
     return unit

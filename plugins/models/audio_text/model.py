@@ -176,7 +176,10 @@ class AudioTextModel:
         held_back = self._resampler.latency + self._after
         self.latency = -(-held_back * self._rate // self._own_rate)
         self._margin = round(_MARGIN_S * self._rate) + self.latency
-        self._sound = RecentSound(2 * window + round(_MARGIN_S * self._own_rate))
+        margin = round(_MARGIN_S * self._own_rate)
+        # The middle of a longer segment is further back than its sound is kept.
+        self._reach = 2 * window + margin
+        self._sound = RecentSound(self._reach + window + margin)
         self._spacing = round(options.spacing_s * self._rate)
         self.reset()
 
@@ -315,9 +318,11 @@ class AudioTextModel:
         last = self._last_heard
         if last is not None and segment.onset - last < self._spacing:
             return
+        onset, offset = self._own(segment.onset), self._own(segment.offset)
+        if (offset - onset + self._audio.window) // 2 > self._reach:
+            return
         self._last_heard = segment.onset
         first, samples = self._sound.last()
-        onset, offset = self._own(segment.onset), self._own(segment.offset)
         vector = self._audio(samples, onset - first, offset - first)
         shares = self._names.posteriors(vector)
         best = sorted(range(len(shares)), key=lambda k: (-shares[k], k))

@@ -5,6 +5,7 @@ import pytest
 from bundles.audio_text import save_pair, tone
 
 from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.stages import StepEvents
 from neurovocal.engine.contracts.types import (
@@ -202,6 +203,24 @@ def test_nothing_is_heard_across_a_gap_and_what_waits_is_named_before_it(pair):
     found = suggestions(model(pair), labels, samples, segments, gap=gap)
     assert [s.name for _, s in found] == ["low tone", "high tone", "middle tone"]
     assert found[0][0] == gap.stop  # with the sound until the gap
+
+
+def test_a_segment_is_named_only_while_the_sound_of_its_middle_is_kept(pair):
+    """One of 20 s and three windows has it; of a longer one silence would be named."""
+    labels = Labeller(["unknown"])
+    for beyond, expected in ((0, ["low tone"]), (RATE, [])):
+        samples, segments = song("low", length=20 * RATE + 3 * WINDOW + beyond)
+        found = suggestions(model(pair), labels, samples, segments)
+        assert [s.name for _, s in found] == expected
+
+
+def test_numbers_that_are_not_finite_are_a_failure_and_no_name(pair, monkeypatch):
+    stage = model(pair, which="every", names=["low tone"], threshold=0.0)
+    broken = [np.array([[np.nan, 0, 0]], np.float32)]
+    monkeypatch.setattr(stage._audio._graph, "run", lambda window: broken)
+    samples, segments = song("low")
+    with pytest.raises(StageError, match="a failed: .*not finite"):
+        suggestions(stage, Labeller(["a"]), samples, segments)
 
 
 class Followed:
