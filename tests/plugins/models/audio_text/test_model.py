@@ -219,7 +219,7 @@ def test_numbers_that_are_not_finite_are_a_failure_and_no_name(pair, monkeypatch
     broken = [np.array([[np.nan, 0, 0]], np.float32)]
     monkeypatch.setattr(stage._audio._graph, "run", lambda window: broken)
     samples, segments = song("low")
-    with pytest.raises(StageError, match="a failed: .*not finite"):
+    with pytest.raises(StageError, match="not finite"):
         suggestions(stage, Labeller(["a"]), samples, segments)
 
 
