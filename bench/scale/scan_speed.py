@@ -84,11 +84,12 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--least", type=int, default=1, help="workers to compare with")
     parser.add_argument("--bundle", default="bengalese-finch")
     parser.add_argument("--song", type=float, default=1.0, help="share of the time")
     arguments = parser.parse_args()
     job = make_job(arguments.bundle, None, None, None, None)
-    counts = sorted({1, arguments.workers})
+    counts = sorted({arguments.least, arguments.workers})
     measured: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
