@@ -97,7 +97,6 @@ def ready_topic(name: str, part: int = 1, parts: int = 1) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-@lru_cache(maxsize=4096)
 def topic(kind: str, stream: str) -> bytes:
     """Return the topic of a kind and stream: ``nv1/<kind>/<stream>`` in UTF-8.
 

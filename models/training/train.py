@@ -42,7 +42,7 @@ from neurovocal.models.training.finish import Made, export_bundle, watched_stage
 from neurovocal.models.training.record import summary, training_record
 from neurovocal.models.training.stages import TrainingStages
 from neurovocal.models.training.transfer import Origin, load_origin
-from neurovocal.models.training.unlabelled import read_unlabelled
+from neurovocal.models.training.unlabelled import leave_out_known, read_unlabelled
 from neurovocal.models.training.workspace import (
     TrainingJob,
     claim_work_folder,
@@ -91,8 +91,7 @@ def train_bundle(
     origin = problems.of(lambda: load_origin(job.origin))
     unlabelled = problems.of(lambda: read_unlabelled(job, config)) or []
     dataset = _read(job, config, problems)
-    known = {recording.path.resolve() for recording in dataset.recordings}
-    unlabelled = [r for r in unlabelled if r.path.resolve() not in known]
+    unlabelled = leave_out_known(unlabelled, dataset.recordings, reporter)
     with _told_about_checkpoints(job), work_folder(job):
         collector, test = _make_bundle(
             job, config, dataset, origin, unlabelled, reporter, stop

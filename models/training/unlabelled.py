@@ -5,7 +5,9 @@ are sure train the classifier that ships, all others do not count: self-training
 (Scudder 1965) with an ensemble as the teacher.
 """
 
+import filecmp
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from neurovocal.models.data.recording_folder import RecordingFolder
 from neurovocal.models.data.sound_files import read_header
 from neurovocal.models.data.split.cutting import limit_length
 from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.training.workspace import TrainingJob
 
@@ -77,6 +80,44 @@ def read_unlabelled(job: TrainingJob, config: TrainConfig) -> list[AnnotatedReco
     if not found:
         raise ConfigError(f"--unlabelled: '{folder}' holds no recording")
     return limit_length(found)
+
+
+def leave_out_known(
+    recordings: Sequence[AnnotatedRecording],
+    known: Sequence[AnnotatedRecording],
+    reporter: Reporter,
+) -> list[AnnotatedRecording]:
+    """Return the recordings that the dataset does not hold, and tell how many it does.
+
+    A copy under another name is known, too: networks must not learn from the recordings
+    that they are tested on.
+
+    Parameters
+    ----------
+    recordings : sequence of AnnotatedRecording
+        Recordings of the folder ``--unlabelled``.
+    known : sequence of AnnotatedRecording
+        Recordings of the dataset, those of its test split among them.
+    reporter : Reporter
+        Receives the message.
+    """
+    by_size: dict[int, set[Path]] = {}
+    for path in {each.path for each in known}:
+        by_size.setdefault(path.stat().st_size, set()).add(path)
+    copies = {
+        path
+        for path in {each.path for each in recordings}
+        if any(
+            filecmp.cmp(path, other, shallow=False)
+            for other in by_size.get(path.stat().st_size, ())
+        )
+    }
+    if copies:
+        reporter.print_message(
+            f"--unlabelled: {len(copies)} of its recordings are left out: the dataset "
+            "holds the same"
+        )
+    return [each for each in recordings if each.path not in copies]
 
 
 def label_confidently(

@@ -12,11 +12,12 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event as Flag
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,8 +46,9 @@ _MOST_HANDLES_SHARE = 0.75
 # With fewer, connections are let in some at a time: a burst fills the table faster than
 # it can be looked at.
 _MANY_HANDLES = 8192
-# A call into ZeroMQ that takes longer is kept busy by peers: new connections are then
-# refused for the first of these times, each time for longer until none was for 10 s.
+# A call into ZeroMQ that computes for longer is kept busy by peers: new connections are
+# then refused for the first of these times, each time for longer until none was for
+# 10 s. Time in which its thread got no processor does not count.
 _MOST_BUSY_S = 0.1
 _REFUSE_S, _LONGEST_REFUSE_S, _CALM_S = 1.0, 8.0, 10.0
 # Connections that keep it busy: younger than this, and more than this was sent.
@@ -121,7 +123,7 @@ class ConnectionLimits:
         self._listeners: dict[int, Listener] = {}  # by inode
         self._is_small = handle_limit() < _MANY_HANDLES
         self._most_handles = round(handle_limit() * _MOST_HANDLES_SHARE)
-        self._busy_since_s: float | None = None
+        self._call: tuple[int, float] | None = None  # clock of its thread, and start
         self._refuse_until_s = self._calm_since_s = float("-inf")
         self._refuse_s = _REFUSE_S
         self._is_refusing = self._has_cut_much = False
@@ -183,11 +185,13 @@ class ConnectionLimits:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Measure a call into ZeroMQ, which peers may keep from returning."""
-        self._busy_since_s = monotonic()
+        if IS_LINUX:
+            clock = time.pthread_getcpuclockid(get_ident())
+            self._call = clock, time.clock_gettime(clock)
         try:
             yield
         finally:
-            self._busy_since_s = None
+            self._call = None
 
     def check(self) -> bool:
         """Measure all connections and cut those over a limit.
@@ -233,9 +237,7 @@ class ConnectionLimits:
 
     def _refuse(self, now_s: float, *, is_full: bool) -> None:
         """Refuse new connections where descriptors or the time of a call run out."""
-        busy_since_s = self._busy_since_s
-        is_busy = busy_since_s is not None and now_s - busy_since_s > _MOST_BUSY_S
-        if is_busy and now_s >= self._refuse_until_s:
+        if self._is_busy() and now_s >= self._refuse_until_s:
             if now_s - self._calm_since_s > _CALM_S:
                 self._refuse_s = _REFUSE_S
             self._refuse_until_s = now_s + self._refuse_s
@@ -259,6 +261,17 @@ class ConnectionLimits:
                 listener.accept_some()
             else:
                 listener.accept()
+
+    def _is_busy(self) -> bool:
+        """Return whether a call into ZeroMQ has computed for long."""
+        call = self._call
+        if call is None:
+            return False
+        clock, began_s = call
+        try:
+            return time.clock_gettime(clock) - began_s > _MOST_BUSY_S
+        except OSError:  # the thread has ended
+            return False
 
     def _return_memory(self) -> None:
         """Give the memory of connections that were cut back to the system."""

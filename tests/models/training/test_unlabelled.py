@@ -1,5 +1,6 @@
 """Recordings without labels: which are found, and what networks make of them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,17 @@ from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
 from neurovocal.models.data.split.folds import make_folds
 from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import (
     AugmentConfig,
     ClassifierConfig,
     TrainConfig,
 )
-from neurovocal.models.training.unlabelled import label_confidently, read_unlabelled
+from neurovocal.models.training.unlabelled import (
+    label_confidently,
+    leave_out_known,
+    read_unlabelled,
+)
 from neurovocal.models.training.workspace import TrainingJob
 
 RECIPE = TrainConfig(rnn_rbm=None)
@@ -49,6 +55,22 @@ def test_what_cannot_be_trained_on_is_told(tmp_path: Path) -> None:
     last = RECIPE.model_copy(update={"classifier": ClassifierConfig(objective="last")})
     with pytest.raises(ConfigError, match="objective: frames"):
         read_unlabelled(job(tmp_path, folder), last)
+
+
+def test_recordings_of_the_dataset_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, folder = make_tone_dataset(tmp_path / "tones"), tmp_path / "more"
+    folder.mkdir()
+    known = read_dataset(dataset).recordings
+    shutil.copy(known[0].path, folder / "copy.wav")
+    rate = known[0].sample_rate
+    soundfile.write(folder / "new.wav", np.zeros(rate), rate)
+    found = read_unlabelled(job(tmp_path, folder), RECIPE)
+    left = leave_out_known(found, known, Reporter())
+    assert [each.file for each in left] == ["new.wav"]
+    assert "1 of its recordings are left out" in capsys.readouterr().err
+    assert leave_out_known(known, known, Reporter()) == []
 
 
 @pytest.fixture(scope="module")
