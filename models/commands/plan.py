@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.commands.training import (
+from neurovocal.models.commands.options import (
     Channels,
     Format,
     LabelColumn,

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.commands.training import evaluate, train
+from neurovocal.models.commands.evaluate import evaluate
+from neurovocal.models.commands.train import train
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.data.prepare import prepare_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle

@@ -23,7 +23,8 @@ HEAVY = {
     "neurovocal.engine.config",
     "neurovocal.engine.contracts.types",
     "neurovocal.engine.runtime",
-    "neurovocal.models.commands.training",
+    "neurovocal.models.commands.evaluate",
+    "neurovocal.models.commands.train",
     "neurovocal.plugins.zeromq.relay.command",
 }
 

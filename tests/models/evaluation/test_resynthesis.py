@@ -11,7 +11,7 @@ import soundfile
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Label
-from neurovocal.models.commands.training import evaluate
+from neurovocal.models.commands.evaluate import evaluate
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.resynthesis import (
     RoundTrip,

@@ -16,7 +16,7 @@ from neurovocal.engine.contracts.bundle import Bundle, Manifest, sha256
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
-from neurovocal.models.commands import training as commands
+from neurovocal.models.commands import options as commands
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.labelling import Labeller

@@ -60,8 +60,10 @@ def test_what_cannot_be_trained_on_is_told(tmp_path: Path) -> None:
 def test_recordings_of_the_dataset_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset, folder = make_tone_dataset(tmp_path / "tones"), tmp_path / "more"
+    dataset, folder = tmp_path / "tones", tmp_path / "more"
+    dataset.mkdir()
     folder.mkdir()
+    make_tone_dataset(dataset)
     known = read_dataset(dataset).recordings
     shutil.copy(known[0].path, folder / "copy.wav")
     rate = known[0].sample_rate
