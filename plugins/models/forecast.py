@@ -52,6 +52,8 @@ class Forecaster:
     ----------
     bundle : Bundle
         Bundle with a forecast.
+    name : str, optional
+        In place of the bundle's name in the forecasts.
 
     Raises
     ------
@@ -59,12 +61,12 @@ class Forecaster:
         The graph does not fit, or does not reproduce its golden vectors.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, name: str | None = None) -> None:
         manifest = bundle.manifest
         spec, classifier = manifest.forecast, manifest.classifier
         assert spec is not None
         assert classifier is not None
-        self._name = f"{manifest.name}/forecast"
+        self._name = f"{name or manifest.name}/forecast"
         self._spec = spec
         self.units = [u for u in classifier.units if u != classifier.silence]
         self._index = {unit: number for number, unit in enumerate(self.units)}

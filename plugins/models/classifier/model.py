@@ -45,6 +45,11 @@ class ClassifierOptions(Options):
     """Options of labels and forecasts."""
 
     fast: ClassVar[Mapping[str, Any]] = {"sure_posterior": "bundle"}
+    name: str | None = Field(
+        default=None, min_length=1, max_length=64, pattern=r"^[\w.-]+$"
+    )
+    """Name of the model in its labels, and before `/forecast` in its forecasts;
+    default: `BUNDLE/classifier` and `BUNDLE/forecast`."""
     provisional: bool = True
     """Label a segment before it has ended, and again when the label changes."""
     provisional_ms: float | None = Field(default=None, ge=0, le=60_000)
@@ -127,7 +132,7 @@ class Classifier:
         bundle = require_bundle(context, "classifier")
         spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
         assert spec is not None
-        self._name = f"{bundle.manifest.name}/classifier"
+        self._name = options.name or f"{bundle.manifest.name}/classifier"
         self._network = FrameNetwork(bundle)
         self._hop, self._length = front_end.hop_length, front_end.frame_length
         self._uses_last_frame = spec.decision == "last"
@@ -143,7 +148,7 @@ class Classifier:
         has_prior = options.prior == "all"
         has_prior |= options.prior == "provisional" and options.provisional
         if bundle.manifest.forecast and (options.forecast or has_prior):
-            self._forecaster = Forecaster(bundle)
+            self._forecaster = Forecaster(bundle, options.name)
         self._publishes_forecast = options.forecast
         self._prior = options.prior
         self._provisional = options.provisional
@@ -399,6 +404,12 @@ def _check(options: ClassifierOptions, context: BuildContext) -> Iterable[str]:
             yield f"thresholds: the bundle has no unit '{unit}' (it has {known})"
 
 
+def _label_name(options: ClassifierOptions, context: BuildContext) -> str | None:
+    if options.name is not None or context.bundle is None:
+        return options.name
+    return f"{context.bundle.manifest.name}/classifier"
+
+
 def _build(options: ClassifierOptions, context: BuildContext) -> Classifier:
     problems = list(_check(options, context))
     if problems:
@@ -412,4 +423,5 @@ plugin = Plugin(
     build=_build,
     summary="labels of segments from a bundle's frame-wise classifier",
     check=_check,
+    label_name=_label_name,
 )

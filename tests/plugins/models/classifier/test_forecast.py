@@ -298,6 +298,12 @@ def forecasts(events: list[Event]) -> list[Forecast]:
     return [event for event in events if isinstance(event, Forecast)]
 
 
+def test_a_name_of_its_own_is_that_of_labels_and_forecasts(folder: Path) -> None:
+    events = process_audio(build(folder, name="mine"), folder, [Block(0, SONG)], MARKS)
+    assert {f.model for f in forecasts(events)} == {"mine/forecast"}
+    assert {label.model for label in labels(events)} == {"mine"}
+
+
 def test_each_label_comes_after_a_forecast_of_its_segment(folder: Path) -> None:
     events = process_audio(build(folder), folder, [Block(0, SONG)], MARKS)
     found = forecasts(events)

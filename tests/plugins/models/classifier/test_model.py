@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stages.classifiers import HIGH, LOW, RATE, TILE, audio, labels, process_audio
 
+from neurovocal.engine.cli import main
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -413,3 +414,35 @@ def test_a_final_label_has_the_ends_of_its_unit(tmp_path: Path) -> None:
         (10000, 13000),
     ]
     assert finals(ends=False) == [(4000, 7000), (7040, 9000), (10000, 13000)]
+
+
+TWICE = """\
+version: 1
+source: {{plugin: synthetic}}
+bundle: {bundle}
+models:
+  - {{plugin: classifier}}
+  - {{plugin: classifier, options: {{min_posterior: 0.5{more}}}}}
+sinks: [{{plugin: jsonl}}]
+"""
+
+
+def test_two_classifiers_of_a_lane_have_two_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+
+    def checked(more: str = "") -> tuple[object, str]:
+        config.write_text(TWICE.format(bundle=folder, more=more))
+        with pytest.raises(SystemExit) as ended:
+            main(["check", str(config)])
+        return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+    code, told = checked()
+    assert code == 1
+    assert (
+        "models.1: this model 'classifier' and the one at models.0 would both label "
+        "as 'tiny/classifier', and nobody could tell their labels apart: give one of "
+        "them another 'name' in its options" in told
+    )
+    assert checked(", name: strict")[0] == 0
