@@ -473,6 +473,7 @@ GAP_DEVICE_SLIP = "device slip"
 GAP_NEXT_RECORDING = "next recording"
 GAP_NOT_A_NUMBER = "not a number"
 GAP_OVERRUN = "overrun"
+GAP_WORKER_LOST = "worker process lost"
 
 Mark: TypeAlias = Onset | Offset | NearMiss
 _Stream: TypeAlias = Block | Gap | Withheld | Anchor

@@ -13,6 +13,7 @@ from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.types import (
+    GAP_WORKER_LOST,
     KINDS,
     Anchor,
     Event,
@@ -41,7 +42,6 @@ from neurovocal.engine.support.calls import Calls
 log = logging.getLogger("neurovocal")
 
 STAGE = "worker process"
-LOST = "worker process lost"
 _POLL_S = 0.1
 _COMMIT_POLL_S = 0.02
 
@@ -230,7 +230,7 @@ class RemoteLane:
         last_ns += (told - position) * NS // info.sample_rate
         segments = {name: c.lane.next_segment for name, c in self._channels.items()}
         settings = {name: c.settings for name, c in self._channels.items()}
-        return ResumePoint(info, told, last_ns, segments, settings, LOST)
+        return ResumePoint(info, told, last_ns, segments, settings, GAP_WORKER_LOST)
 
     def take_beat(self, beat: LaneBeat) -> None:
         """Keep the state that the process has told."""
@@ -388,7 +388,7 @@ class RemoteLane:
                 end = max(stream.position, onset.sample)
                 self._report(stream, Offset(onset.segment, onset.sample, end, True))
                 stream.segment = None
-            self._report(stream, Gap(stream.position, stream.position, LOST))
+            self._report(stream, Gap(stream.position, stream.position, GAP_WORKER_LOST))
 
     def _go_on(self) -> bool:
         """Go on in another process; return False if the lane ends."""

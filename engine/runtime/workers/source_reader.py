@@ -235,6 +235,7 @@ class SourceReader:
         # The outage, if there is one: when the last sample before it was captured, and
         # the items that came since the source was opened again.
         self._last_ns: int | None = None
+        self._loss = GAP_DEVICE_LOST  # reason of the gap of an outage
         self._is_closed = False
         self._held: deque[SourceItem] | None = None
         self._returned_ns = 0  # when the first sample after it came
@@ -265,9 +266,10 @@ class SourceReader:
         last_ns : int
             Monotonic time at which the last of them came.
         reason : str
-            Why the other process does not go on.
+            Why the other process does not go on; that of the gap, too.
         """
         self._begin(info)
+        self._loss = reason
         self.position, self._last_ns = position, last_ns
         self._held, self._is_closed = deque(), True
         self.state.on_loss(reason)
@@ -467,7 +469,8 @@ class SourceReader:
         self._pause(str(error) if silent else None)
         if silent:
             return None
-        return self._gap(self.position, self.position, GAP_DEVICE_LOST)
+        self._loss = GAP_DEVICE_LOST
+        return self._gap(self.position, self.position, self._loss)
 
     def _sentence(self, error: Exception) -> str:
         """Return why a source failed; log the traceback of a plugin's own mistake."""
@@ -535,7 +538,7 @@ class SourceReader:
         if captured_ns is None or missing < least:
             missing = max(0, missing)
         start = self.position
-        gap = self._gap(start, start + max(0, missing), GAP_DEVICE_LOST)
+        gap = self._gap(start, start + max(0, missing), self._loss)
         self._shift = start + missing
         if missing < 0:
             seconds = f"the first {-missing / self._rate:.3f} s after the return"
