@@ -444,7 +444,19 @@ def adapted(
         Draw a test split where none is named.
     unknown_cost : float, optional
         In place of that of the classifier.
+
+    Raises
+    ------
+    ConfigError
+        The recipe trains no classifier, which `quick` and `unknown_cost` are of.
     """
+    if recipe.classifier is None:
+        given = {"--quick": quick, "--unknown-cost": unknown_cost is not None}
+        if named := [option for option, is_given in given.items() if is_given]:
+            raise ConfigError(
+                f"{' and '.join(named)}: the recipe trains no classifier (classifier: "
+                "null): leave it out, or take another recipe"
+            )
     changes = {name: value for name, value in replaced.items() if value is not None}
     split, classifier = recipe.split, recipe.classifier
     if test:
@@ -454,11 +466,11 @@ def adapted(
         changes |= {"rnn_rbm": None, "forecast": None}
         detector = {"others": False, "limit_s": min(60.0, recipe.detector.limit_s)}
         changes["detector"] = recipe.detector.model_copy(update=detector)
-        classifier = (classifier or ClassifierConfig()).model_copy(
-            update=_QUICK_CLASSIFIER
-        )
-    if unknown_cost is not None and classifier is not None:
-        classifier = classifier.model_copy(update={"unknown_cost": unknown_cost})
+    own = dict[str, Any](_QUICK_CLASSIFIER) if quick else {}
+    if unknown_cost is not None:
+        own["unknown_cost"] = unknown_cost
+    if classifier is not None:
+        classifier = classifier.model_copy(update=own)
     return recipe.model_copy(
         update={**changes, "split": split, "classifier": classifier}
     )

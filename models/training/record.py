@@ -35,8 +35,9 @@ def summary(plan: DatasetPlan, config: TrainConfig) -> str:
         if part
     )
     names = [name for name in plan.units.names if name]
+    noun = "unit" if len(names) == 1 else "units"
     return (
-        f"recordings: {parts}; split {split.rule}; {len(names)} units: "
+        f"recordings: {parts}; split {split.rule}; {len(names)} {noun}: "
         f"{' '.join(names)}; {config.threads} thread(s), seed {config.seed}"
     )
 

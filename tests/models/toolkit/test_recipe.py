@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.toolkit.recipe import load_config
+from neurovocal.models.toolkit.recipe import TrainConfig, adapted, load_config
 
 
 def problems(path: Path, text: str) -> list[str]:
@@ -55,3 +55,17 @@ def test_a_recipe_without_mistakes_is_returned(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("front_end: {options: {hop_length: 64}}\n")
     assert load_config(path).front_end.options == {"hop_length": 64}
+
+
+def test_options_of_a_classifier_need_one_in_the_recipe() -> None:
+    without = TrainConfig(classifier=None)
+    with pytest.raises(ConfigError) as caught:
+        adapted(without, {}, quick=True, unknown_cost=3.0)
+    assert caught.value.problems == [
+        "--quick and --unknown-cost: the recipe trains no classifier (classifier: "
+        "null): leave it out, or take another recipe"
+    ]
+    assert adapted(without, {"seed": 3}, test=True).classifier is None
+    quick = adapted(TrainConfig(), {}, quick=True, unknown_cost=3.0).classifier
+    assert quick is not None
+    assert (quick.updates, quick.unknown_cost) == (400, 3.0)
