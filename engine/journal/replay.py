@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeAlias, TypeVar
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import (
+    GAP_WORKER_LOST,
     SONG_CLOCK_STAGE,
     STOP_COMMAND,
     Control,
@@ -17,7 +18,14 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.journal.store import RecordedEvent
 from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.codec import event_json, payload_of
-from neurovocal.engine.wire.headers import ControlHeader, Header, HealthHeader, decoder
+from neurovocal.engine.wire.headers import (
+    ControlHeader,
+    GapHeader,
+    Header,
+    HealthHeader,
+    OffsetHeader,
+    decoder,
+)
 
 HeaderT = TypeVar("HeaderT", bound=Header)
 EventKey: TypeAlias = tuple[str, str, int]
@@ -47,6 +55,13 @@ class ReplayComparison:
 
     Attributes
     ----------
+    later : Counter of str
+        Events of the replay, by stream, that come after the last recorded one of their
+        kind; they are not among the differences.
+    first_later : dict of str to str
+        Name of the first of them.
+    lost : set of str
+        Streams that ended because their worker process was lost.
     stalled : set of str
         Streams whose generated songs followed the wall clock for a while: the times of
         their frames cannot be repeated, so synthesis and sound are not compared.
@@ -62,16 +77,35 @@ class ReplayComparison:
         self.wants = self.kinds | extra_kinds
         self.identical: Counter[str] = Counter()
         self.differences: list[str] = []
+        self.later: Counter[str] = Counter()
+        self.first_later: dict[str, str] = {}
+        self.lost: set[str] = set()
         self.stalled: set[str] = set()
+        ends: dict[str, list[RecordedEvent]] = {}  # streams whose process was lost
+        offsets: dict[str, RecordedEvent] = {}
         self._digests: dict[EventKey, bytes] = {}
         for event in recorded:
             if _is_stall(event):
                 self.stalled.add(event.stream)
             elif event.kind in self.kinds and not _ends_run(event):
-                key = (event.kind, event.stream, event.seq)
-                self._digests[key] = _digest(event.header, event.payload)
+                ends.pop(event.stream, None)  # it went on
+                self._digests[_key(event)] = _digest(event.header, event.payload)
+                if event.kind == "offset":
+                    offsets[event.stream] = event
+                elif _is_loss(event):
+                    last = offsets.get(event.stream)
+                    cut = [last] if last and _is_cut(last, event) else []
+                    ends[event.stream] = [event, *cut]
+        for stream, made in ends.items():
+            self.lost.add(stream)
+            for event in made:  # by the loss: the audio has no such events
+                del self._digests[_key(event)]
         for key in [key for key in self._digests if self._is_ignored(key)]:
             del self._digests[key]
+        self._last: dict[tuple[str, str], int] = {}
+        for kind, stream, seq in self._digests:
+            topic = kind, stream
+            self._last[topic] = max(seq, self._last.get(topic, seq))
 
     def open(self) -> None:
         """Do nothing: the comparison has no resources."""
@@ -87,6 +121,11 @@ class ReplayComparison:
         recorded = self._digests.pop(key, None)
         if recorded == _digest(header, payload_of(message)):
             self.identical[message.kind] += 1
+            return
+        if recorded is None and message.seq > self._last.get(key[:2], -1):
+            stream = message.info.stream
+            self.later[stream] += 1
+            self.first_later.setdefault(stream, f"{message.kind} {message.seq}")
             return
         what = "was not recorded" if recorded is None else "differs from the recorded"
         self.differences.append(f"{_name(key)} {what}: {header.decode()}")
@@ -106,6 +145,17 @@ class ReplayComparison:
         return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
 
 
+def later_sentence(comparison: ReplayComparison, streams: Collection[str]) -> str:
+    """Name and count the events of streams after the last recorded ones."""
+    n = sum(comparison.later[stream] for stream in streams)
+    events = "1 event" if n == 1 else f"{n:,} events"
+    if len(streams) > 1:
+        return f"{events} of {len(streams)} streams after the last recorded ones"
+    (stream,) = streams
+    first = comparison.first_later[stream]
+    return f"{events} of '{stream}' after the last recorded one, from {first} on"
+
+
 def commands_to_replay(recorded: Iterable[RecordedEvent]) -> Iterator[RecordedCommand]:
     """Yield the commands of a recorded run that a replay applies, too."""
     for event in recorded:
@@ -119,6 +169,17 @@ def _is_stall(event: RecordedEvent) -> bool:
     if event.kind != "health":
         return False
     return _header(event, HealthHeader).stage == SONG_CLOCK_STAGE
+
+
+def _is_loss(event: RecordedEvent) -> bool:
+    if event.kind != "gap":
+        return False
+    return _header(event, GapHeader).reason == GAP_WORKER_LOST
+
+
+def _is_cut(offset: RecordedEvent, loss: RecordedEvent) -> bool:
+    header = _header(offset, OffsetHeader)
+    return header.truncated and header.sample >= _header(loss, GapHeader).start
 
 
 def _is_stop(event: Event) -> bool:
@@ -144,6 +205,10 @@ def _header(event: RecordedEvent, form: type[HeaderT]) -> HeaderT:
 
 def _digest(header: bytes, payload: bytes) -> bytes:
     return hashlib.blake2b(header + b"\0" + payload, digest_size=16).digest()
+
+
+def _key(event: RecordedEvent) -> EventKey:
+    return event.kind, event.stream, event.seq
 
 
 def _name(key: EventKey) -> str:

@@ -8,14 +8,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from neurovocal.engine.cli.journal_options import selection_of
+from neurovocal.engine.cli.journal_options import SinceOption, UntilOption
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, ConfigError
-from neurovocal.engine.journal.reader import Selection
 from neurovocal.engine.support.endpoints import Address
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import printable
 from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.review.folder import read_folder
+from neurovocal.models.review.options import (
+    RunOption,
+    StreamOption,
+    journal_selection,
+)
 from neurovocal.plugins.review.audio import RecordingAudio
 from neurovocal.plugins.review.export import (
     CONTEXT_S,
@@ -42,7 +46,6 @@ from neurovocal.plugins.web.options import (
 from neurovocal.plugins.web.serving import serve_until_stopped, start_page
 
 _PORT = 8421
-_SQLITE = b"SQLite format 3\0"
 _MOST_NOTES = 12
 
 
@@ -73,20 +76,10 @@ def review(
     tier: Annotated[
         str | None, typer.Option(metavar="NAME", help="Interval tier of TextGrids.")
     ] = None,
-    run: Annotated[
-        list[str] | None,
-        typer.Option(help="Run of the journal; may be repeated. Default: all."),
-    ] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(help="Stream of the journal; may be repeated.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="UTC", help="From this time on: 2026-05-01T04:00Z."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="UTC", help="Before this time.")
-    ] = None,
+    run: RunOption = None,
+    stream: StreamOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     events: Annotated[
         Path | None,
         typer.Option(
@@ -143,7 +136,7 @@ def review(
     --export DIR writes. Ctrl-C ends the page; the next time it goes on.
     """
     reviewed = at_home(reviewed)
-    selection = _selection(reviewed, run, stream, since, until)
+    selection = journal_selection(reviewed, run, stream, since, until)
     choice = AnnotationChoice(label_column, tier)
 
     def read() -> Collection:
@@ -184,39 +177,6 @@ def review(
     finally:
         store.close()
     raise typer.Exit(EXIT_CLEAN)
-
-
-def _selection(
-    path: Path,
-    names: list[str] | None,
-    streams: list[str] | None,
-    since: str | None,
-    until: str | None,
-) -> Selection | None:
-    """Return what is read of a journal; None: it is no journal."""
-    if not path.exists():
-        raise ConfigError(
-            f"'{path}' does not exist: name a journal, or a folder of recordings"
-        )
-    asked = {"--run": names, "--stream": streams, "--since": since, "--until": until}
-    if not _is_journal(path):
-        given = [name for name, value in asked.items() if value]
-        if given:
-            raise ConfigError(f"{given[0]} is for journals, and '{path}' is none")
-        return None
-    return selection_of(path, names, streams, since, until)
-
-
-def _is_journal(path: Path) -> bool:
-    """Return whether a path is to be read as a journal, an empty file included."""
-    if path.is_dir():
-        return False
-    try:
-        with path.open("rb") as file:
-            begin = file.read(len(_SQLITE))
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
-    return begin == _SQLITE or not begin or path.suffix in (".sqlite", ".db")
 
 
 def _read_files(

@@ -14,13 +14,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from neurovocal.engine import NS
-from neurovocal.engine.cli.journal_options import selection_of
+from neurovocal.engine.cli.journal_options import SinceOption, UntilOption
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
+from neurovocal.models.review.options import (
+    RunOption,
+    StreamOption,
+    journal_selection,
+)
 from neurovocal.plugins.storage.existing import text_kind
 from neurovocal.plugins.storage.text_file import output_problems
 
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
     from neurovocal.plugins.review.segments import Collection
 
 _STDOUT = "-"
-_SQLITE = b"SQLite format 3\0"
 _COLUMNS = ("similarity", "text", "recording", "onset_s", "offset_s", "label", "utc")
 _TABLE = text_kind("a table of `search`", ",".join(_COLUMNS))
 _MOST_NOTES = 5
@@ -72,20 +76,10 @@ def search(
             help="Only sounds with this label, such as unknown; may be repeated.",
         ),
     ] = None,
-    run: Annotated[
-        list[str] | None,
-        typer.Option(help="Run of the journal; may be repeated. Default: all."),
-    ] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(help="Stream of the journal; may be repeated.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="UTC", help="From this time on: 2026-05-01T04:00Z."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="UTC", help="Before this time.")
-    ] = None,
+    run: RunOption = None,
+    stream: StreamOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="F", help="CSV file; '-' is stdout.")
     ] = _STDOUT,
@@ -174,35 +168,19 @@ def _collection(
     from neurovocal.models.review.folder import read_folder
     from neurovocal.plugins.review.journal import read_journal
 
-    if not place.exists():
-        raise ConfigError(
-            f"'{place}' does not exist: name a journal, or a folder of recordings"
-        )
-    asked = {"--run": run, "--stream": stream, "--since": since, "--until": until}
-    given = [option for option, value in asked.items() if value]
-    if place.is_dir():
-        if given:
-            raise ConfigError(f"{given[0]} is for journals, and '{place}' is none")
+    selection = journal_selection(place, run, stream, since, until)
+    if selection is not None:
+        collection = read_journal(place, selection)
+    elif place.is_dir():
         collection = read_folder(place)
     else:
-        _check_journal(place)
-        collection = read_journal(place, selection_of(place, run, stream, since, until))
+        raise ConfigError(
+            f"'{place}' is no journal: name one, or a folder of recordings"
+        )
     for note in list(collection.notes)[:_MOST_NOTES]:
         if "dragging" not in note:  # a hint for the page of `review`
             typer.echo(printable(f"note: {note}"), err=True)
     return collection
-
-
-def _check_journal(place: Path) -> None:
-    try:
-        with place.open("rb") as file:
-            begin = file.read(len(_SQLITE))
-    except OSError as error:
-        raise ConfigError(f"'{place}' cannot be read: {error.strerror}") from error
-    if begin != _SQLITE:
-        raise ConfigError(
-            f"'{place}' is no journal: name one, or a folder of recordings"
-        )
 
 
 def _note_problems(problems: dict[str, int]) -> None:

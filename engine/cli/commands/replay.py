@@ -23,7 +23,11 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.faults.replay import replayable_faults
-from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
+from neurovocal.engine.journal.replay import (
+    ReplayComparison,
+    commands_to_replay,
+    later_sentence,
+)
 from neurovocal.engine.journal.store import (
     RunRecord,
     read_events,
@@ -31,6 +35,7 @@ from neurovocal.engine.journal.store import (
     without_runs,
 )
 from neurovocal.engine.support.names import at_home, resolved
+from neurovocal.engine.support.text import printable
 
 _SHOWN = 5
 
@@ -50,7 +55,8 @@ def replay(
 
     The journal holds the configuration; the audio is read from the recordings
     that it names, or, for a live source, from what the `recording` sink kept.
-    Exit code 2 if any event differs.
+    Exit code 2 if any event differs; what a run that was killed did not record is
+    counted.
     """
     record = _find(journal, run)
     base = recorded_base(record.config)
@@ -75,6 +81,9 @@ def replay(
 
     outcome = run_plan(plan, comparison, commands, recall=recall)
     differences = comparison.differences + comparison.missing()
+    accepted = _not_recorded(record, comparison)
+    if others := sorted(comparison.later.keys() - accepted):
+        differences.append(f"not recorded: {later_sentence(comparison, others)}")
     _report(record, comparison, differences, as_json)
     raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
 
@@ -238,6 +247,13 @@ def _source(
     return {**source, "options": options}
 
 
+def _not_recorded(record: RunRecord, comparison: ReplayComparison) -> list[str]:
+    """Return the streams whose later events could not be recorded."""
+    if record.ended_utc_ns is None:
+        return sorted(comparison.later)
+    return sorted(comparison.lost & comparison.later.keys())
+
+
 def _report(
     record: RunRecord,
     comparison: ReplayComparison,
@@ -249,6 +265,10 @@ def _report(
             "run": record.run,
             "identical": dict(comparison.identical),
             "differences": differences,
+            "not_recorded": {
+                stream: comparison.later[stream]
+                for stream in _not_recorded(record, comparison)
+            },
             "not_compared": sorted(comparison.stalled),
         }
         typer.echo(json.dumps(report))
@@ -261,6 +281,12 @@ def _report(
             "synthesis and sound were not compared",
             err=True,
         )
+    if streams := _not_recorded(record, comparison):
+        reason = "the run did not end in order (it was killed, or goes on)"
+        if record.ended_utc_ns is not None:
+            reason = "worker processes were lost"
+        sentence = later_sentence(comparison, streams)
+        typer.echo(f"{reason}: not compared: {printable(sentence)}", err=True)
     for difference in differences[:_SHOWN]:
         typer.echo(f"error: {difference}", err=True)
     if len(differences) > _SHOWN:

@@ -8,7 +8,8 @@ import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
 from processes.waiting import PROCESS_S
 
-from neurovocal.engine.journal.store import read_events
+from neurovocal.engine.journal.replay import ReplayComparison
+from neurovocal.engine.journal.store import RecordedEvent, read_events
 
 SINKS = "sinks=[{{plugin: journal, options: {{path: '{0}/run.sqlite'}}}}{1}]"
 ONSETS = (
@@ -118,6 +119,56 @@ def test_a_difference_is_found_and_reported(tmp_path):
         "onset 3 of 'song.flac' differs from the recorded",
         "offset 5 of 'song.flac' was not recorded",
     ]
+
+
+def test_what_a_killed_run_did_not_record_is_counted_in_one_sentence(tmp_path):
+    journal = record(
+        tmp_path,
+        f"source={{plugin: file, options: {{path: '{excerpt(tmp_path)}'}}}}",
+        SINKS.format(tmp_path, ""),
+    )
+    with sqlite3.connect(journal) as connection:
+        (middle,) = connection.execute(
+            "select rowid from messages where kind = 'offset' and seq = 5"
+        ).fetchone()
+        connection.execute(f"delete from messages where rowid >= {middle}")
+    code, found = report(journal)  # a run that ended in order records all
+    assert code == 2
+    (sentence,) = found["differences"]
+    assert sentence.startswith("not recorded: ")
+    assert " events of 'song.flac' after the last recorded one, from " in sentence
+    with sqlite3.connect(journal) as connection:
+        connection.execute("update runs set ended_utc_ns = null")
+    code, found = report(journal)
+    assert (code, found["differences"]) == (0, [])
+    assert found["not_recorded"]["song.flac"] > 50
+    assert found["identical"]["offset"] == 5
+    done = neurovocal("replay", journal)
+    (line,) = [line for line in done.err.splitlines() if "song.flac" in line]
+    assert "killed" in line
+    assert "not compared" in line
+
+
+def test_a_stream_whose_process_was_lost_ends_with_what_the_loss_made():
+    def recorded(kind, seq, sample, stream="a", **more):
+        fields = {"v": 1, "kind": kind, "stream": stream, "seq": seq}
+        fields |= {"sample": sample, "at": sample, "sample_rate": 8000, **more}
+        return RecordedEvent(kind, stream, seq, json.dumps(fields).encode(), b"")
+
+    def loss(stream="a"):
+        made = {"start": 900, "stop": 900, "reason": "worker process lost"}
+        cut = {"segment": 1, "onset": 800, "truncated": True}
+        return [
+            recorded("offset", 0, 700, stream, segment=0, onset=600, truncated=False),
+            recorded("offset", 1, 900, stream, **cut),
+            recorded("gap", 0, 900, stream, **made),
+        ]
+
+    events = [*loss("a"), *loss("b"), recorded("label", 0, 1200, "b")]
+    comparison = ReplayComparison(events, frozenset({"offset", "gap", "label"}))
+    assert comparison.lost == {"a"}  # the other one went on in another process
+    missing = [sentence for sentence in comparison.missing() if "'a'" in sentence]
+    assert missing == ["offset 0 of 'a' did not come again"]
 
 
 def test_the_replay_of_a_live_run_without_recording_is_rejected(tmp_path):
