@@ -82,8 +82,8 @@ def replay(
     outcome = run_plan(plan, comparison, commands, recall=recall)
     differences = comparison.differences + comparison.missing()
     accepted = _not_recorded(record, comparison)
-    if others := sorted(comparison.later.keys() - accepted):
-        differences.append(f"not recorded: {later_sentence(comparison, others)}")
+    if surplus := sorted(comparison.later.keys() - accepted):
+        differences.append(f"not recorded: {later_sentence(comparison, surplus)}")
     _report(record, comparison, differences, as_json)
     raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,10 +132,22 @@ def explain(
             printable(f"{name} {start_s:.3f} s: {given.unit} ({given.posterior:.2f})")
         )
         for sentence in sentences(listener, axes, one):
-            typer.echo(printable(f"  {sentence}"))
+            typer.echo(_wrapped(printable(sentence)))
     if not explained:
         typer.echo(_nothing(labels, label), err=True)
     reporter.print_message(f"{page}: open it to see and hear them")
+
+
+def _wrapped(sentence: str) -> str:
+    """Return an indented sentence in lines of 80 columns."""
+    return textwrap.fill(
+        sentence,
+        80,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _check_units(bundle: Bundle, *names: str | None) -> None:

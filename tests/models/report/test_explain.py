@@ -82,8 +82,9 @@ def test_the_page_shows_and_plays_them(
     done = run(recording, "--bundle", tiny, "--out", out, "--at", 1.65, "--at", 2.01)
     assert done.exit_code == 0, (done.output, done.exception)
     assert "tones.wav 1.599 s: b" in done.stdout
-    assert "It would have been a (posterior" in done.stdout
+    assert "It would have been a (posterior" in " ".join(done.stdout.split())
     assert done.stdout.count("The stretch from") == 2
+    assert max(map(len, done.stdout.splitlines())) <= 80
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "Hidden units are found by the names" in page  # a test's own graph
@@ -162,7 +163,7 @@ def test_a_unit_that_was_not_heard_is_said_to_be_missing(
         *("--count", 1, "--against", "d"),
     )
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "No d was heard in these recordings" in done.stdout
+    assert "No d was heard in these recordings" in " ".join(done.stdout.split())
 
 
 def test_mistakes_are_one_sentence(tiny: Path, recording: Path, tmp_path: Path) -> None:
