@@ -1,4 +1,4 @@
-"""Where annotators set the ends of each unit, against where the detector does."""
+"""Offsets of each unit's annotated onsets and offsets from the detector's."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Where the sound of a recorded run is: recordings, kept audio, or clips."""
+"""Files with the sound of a recorded run: recordings, kept audio, or clips."""
 
 import re
 from collections import defaultdict

@@ -31,7 +31,7 @@ _STATION = "s0"
 
 
 class Origin(NamedTuple):
-    """Where a message comes from, and its number in its topic."""
+    """Kind, stream and run of a message, and its number in its topic."""
 
     kind: str
     stream: str

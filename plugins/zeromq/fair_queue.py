@@ -41,7 +41,7 @@ class Delivery(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether the kernel has the whole answer."""
+        """True if the kernel has the whole answer."""
         ...
 
 

@@ -117,7 +117,7 @@ def explain(
         sections += [] if units is None else [units]
     facts = [
         ("heard", f"{len(heard)} of {len(found)} recordings, {seconds:.1f} s"),
-        ("labels", f"{sum(map(len, labels))}, of which {len(explained)} are explained"),
+        ("labels", f"{sum(map(len, labels))}, {len(explained)} of them explained"),
         ("made by", shlex.join(["neurovocal", *sys.argv[1:]])),
     ]
     page = write_explanation(at_home(out), loaded, facts, sections)

@@ -86,7 +86,7 @@ class Counterfactual:
 
     @property
     def is_found(self) -> bool:
-        """Whether the engine would give the other unit."""
+        """True if the engine would give the other unit."""
         return self.given == self.unit
 
 

@@ -38,7 +38,7 @@ class Residual:
 
     @property
     def is_mixture(self) -> bool:
-        """Whether there are several components, one of which `draw` chooses."""
+        """True if there are several components, one of which `draw` chooses."""
         return len(self.chol) > 1
 
     def draw(self, state: Float32, normal: Float32, chance: float) -> Float32:

@@ -96,7 +96,7 @@ class GeneratedSequence:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all frames have been drawn."""
+        """True if all frames have been drawn."""
         plan = self.sampler.plan
         return self._left == 0 or (plan is not None and plan.has_ended)
 

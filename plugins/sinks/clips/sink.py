@@ -249,7 +249,7 @@ class ClipsSink:
         self._incomplete += bool(missing)
 
     def _retry(self) -> None:
-        """While the disk takes no clips, check it from time to time."""
+        """Check the disk from time to time while it takes no clips."""
         if not self._trouble:
             return
         if self._clock.monotonic_ns() - self._checked_ns >= _RETRY_NS:

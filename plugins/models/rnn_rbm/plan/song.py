@@ -82,7 +82,7 @@ class SongPlan:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no frame is left."""
+        """True if no frame is left."""
         return bool(self._at == len(self._rows))
 
     @property

@@ -31,7 +31,7 @@ _FAILURES = (OSError, http.client.HTTPException, ValueError)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where events go, and with which headers.
+    """Address to which events go, and the headers of their requests.
 
     Parameters
     ----------
