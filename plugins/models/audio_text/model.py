@@ -48,7 +48,7 @@ from neurovocal.plugins.models.audio_text.manifest import (
     name_problems,
 )
 
-_UNKNOWN = "unknown"
+_UNKNOWN = "unknown"  # label of `onnx`, and of most bundles
 # Sound and segments are kept so long in addition to a window, for labels and surprise
 # that come late.
 _MARGIN_S = 10.0
@@ -66,8 +66,8 @@ class AudioTextOptions(Options):
     names: list[Name] = Field(default=[], max_length=MOST_NAMES)
     """Names that can be given; default: the manifest's."""
     which: Literal["unknown", "surprising", "both", "every"] = "both"
-    """Segments that are named: those labelled `unknown`; those of high surprise; both;
-    every one."""
+    """Segments that are named: those labelled `unknown`, or what the bundle calls so;
+    those of high surprise; both; every one."""
     surprise: float = Field(default=3.0, ge=-1e6, le=1e6)
     """Mean surprise (of `rnn_rbm`) from which a segment is surprising."""
     threshold: float | None = Field(default=None, ge=0, le=1)
@@ -141,7 +141,7 @@ class AudioTextModel:
     loaded : LoadedPair
         Manifest of the encoders.
     context : BuildContext
-        Context with the stream.
+        Context with the stream; its bundle says which label means `unknown`.
 
     Attributes
     ----------
@@ -166,6 +166,8 @@ class AudioTextModel:
         self._audio = EncodesAudio(loaded)
         self._names = _names(options, loaded, self._audio)
         self._name = options.name or manifest.name
+        spec = context.bundle.manifest.classifier if context.bundle else None
+        self._unknown = {_UNKNOWN, spec.unknown if spec is not None else _UNKNOWN}
         self._threshold = (
             manifest.threshold if options.threshold is None else options.threshold
         )
@@ -246,7 +248,7 @@ class AudioTextModel:
         return self._segments[number]
 
     def _on_label(self, label: Label) -> None:
-        if label.status != "final" or label.unit != _UNKNOWN:
+        if label.status != "final" or label.unit not in self._unknown:
             return
         segment = self._segments.get(label.segment)
         if segment is not None and self._options.which in ("unknown", "both"):

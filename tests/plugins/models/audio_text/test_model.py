@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 from bundles.audio_text import save_pair, tone
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 
+from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -28,11 +31,12 @@ RATE, WINDOW = 8000, 800
 INFO = StreamInfo("cage", RATE)
 
 
-def model(manifest, **options):
+def model(manifest, bundle=None, **options):
     given = plugin.options(
         manifest=str(manifest), **{"spacing_s": 0, "threshold": 0.4, **options}
     )
-    return plugin.build(given, BuildContext(ManualClock(), "test", info=INFO))
+    context = BuildContext(ManualClock(), "test", info=INFO, bundle=bundle)
+    return plugin.build(given, context)
 
 
 @pytest.fixture
@@ -148,6 +152,20 @@ def test_an_unknown_segment_gets_the_name_of_its_sound(pair):
         shares = list(event.posteriors.values())
         assert shares == sorted(shares, reverse=True)
         assert event.posterior == shares[0] > 0.9
+
+
+def test_a_segment_is_unknown_in_the_word_of_the_bundle_too(pair, tmp_path):
+    folder = make_tiny_bundle(tmp_path / "bundle")
+    classifier = yaml.safe_load((folder / "manifest.yaml").read_text())["classifier"]
+    edit_manifest(folder, classifier={**classifier, "unknown": "noise?"})
+    samples, segments = song("low", "high", "middle")
+    labels = Labeller(["noise?", "a", "unknown"])
+    stage = model(pair, load_bundle(folder))
+    found = suggestions(stage, labels, samples, segments)
+    assert [(s.segment, s.name) for _, s in found] == [
+        (0, "low tone"),
+        (2, "middle tone"),
+    ]
 
 
 def test_a_surprising_segment_gets_a_name_although_it_has_a_label(pair):
