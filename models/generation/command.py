@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ _WRITTEN = {
     "--picture": ("a picture is a PNG", ".png"),
     "--explain": ("a picture is a PNG", ".png"),
 }
+_MORPH = re.compile(r"morph-\d+\.wav")
 # Seconds of the seed in an explanation: of a recording, of golden frames.
 _RECORDING_S = 3.0
 _GOLDEN_S = 0.5
@@ -297,6 +299,9 @@ def _morph(
     """Write sounds between two renditions and a table of them; return its rows."""
     from neurovocal.models.generation.morph import morphs, read_rendition
 
+    # Of an option that is given twice, the command line passes the last one on.
+    if sys.argv.count("--morph") > 1:
+        raise ConfigError("--morph is given twice: make one morph at a time")
     given = [option for option, value in others.items() if value is not None]
     if given:
         raise ConfigError(f"{given[0]} and --morph exclude each other")
@@ -328,6 +333,12 @@ def _morph(
                 f"--out '{folder}' holds '{there[0]}'{more} already: choose another "
                 "folder, or --overwrite"
             )
+        if others := _older_sounds(folder, sounds):
+            more = f" and {len(others) - 1} more" if others[1:] else ""
+            raise ConfigError(
+                f"--out '{folder}' holds '{others[0]}'{more}, which would stay beside "
+                f"the {n_steps} new sounds: remove them, or choose another folder"
+            )
     first, second = (read_rendition(loaded, path) for path in renditions)
     shares = [float(share) for share in np.linspace(0, 1, n_steps)]
     made = list(morphs(loaded, first, second, shares))
@@ -344,6 +355,12 @@ def _morph(
     lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
     write_file(table, ("\n".join(lines) + "\n").encode())
     return rows
+
+
+def _older_sounds(folder: Path, written: Sequence[Path]) -> list[str]:
+    """Return the names of sounds of another morph that are not written again."""
+    names = {path.name for path in folder.iterdir()} - {path.name for path in written}
+    return sorted(name for name in names if _MORPH.fullmatch(name))
 
 
 def _print_morphs(rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:

@@ -78,7 +78,7 @@ def test_steps_are_graded_between_the_ends():
 
 def test_the_command_writes_graded_sounds_once(renditions, capsys):
     a, b, out = renditions / "i.wav", renditions / "c.wav", renditions / "between"
-    given = ("--morph", a, b, "--steps", 5, "--out", out)
+    given = ["--morph", a, b, "--steps", 5, "--out", out]
     assert run(*given) == 0
     capsys.readouterr()
     with (out / "morphs.csv").open(newline="") as file:
@@ -97,6 +97,13 @@ def test_the_command_writes_graded_sounds_once(renditions, capsys):
     assert "holds 'morph-1.wav' and" in refusal
     assert (out / "morph-1.wav").read_bytes() == before
     assert run(*given, "--overwrite") == 0
+    given[given.index("--steps") + 1] = "2"
+    capsys.readouterr()
+    assert run(*given, "--overwrite") == 1
+    refusal = " ".join(capsys.readouterr().err.split())
+    assert "holds 'morph-3.wav'" in refusal
+    assert "would stay beside the 2 new sounds" in refusal
+    assert (out / "morph-1.wav").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,15 @@ def test_mistakes_are_one_sentence(renditions, monkeypatch, capsys, args, senten
     assert run(*args) == 1
     assert sentence in capsys.readouterr().err.replace("\n", " ")
     assert sorted(path.name for path in renditions.iterdir()) == ["c.wav", "i.wav"]
+
+
+def test_a_second_morph_is_refused(renditions, monkeypatch, capsys):
+    monkeypatch.chdir(renditions)
+    given = ("--morph", "i.wav", "c.wav", "--morph", "c.wav", "i.wav", "-o", "d")
+    monkeypatch.setattr("sys.argv", ["neurovocal", "generate", *given])
+    assert run(*given) == 1
+    assert "--morph is given twice" in capsys.readouterr().err
+    assert not (renditions / "d").exists()
 
 
 def test_a_silent_rendition_is_refused(renditions, monkeypatch, capsys):
