@@ -124,6 +124,15 @@ class Plan:
             for lane in fast
             if not any(model.plugin.options.fast for model in lane.models)
         ]
+        notes += [
+            f"lane '{lane.name}': profile 'fast' is undone by the option '{name}' of "
+            f"{model.name}: leave it out"
+            for lane in fast
+            for model in lane.models
+            for name in model.plugin.options.fast
+            if getattr(model.options, name)
+            == model.plugin.options.model_fields[name].default
+        ]
         return notes + [
             f"lane '{lane.name}': profile 'fast' with tile {tile}: labels wait until "
             f"{tile} frames are complete; 'tile: 1' labels with every frame"

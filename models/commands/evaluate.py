@@ -134,6 +134,8 @@ def evaluate(
             ["--resynthesis stands alone: leave --fast, --synthesis and --report out"]
         )
     loaded = problems.of(lambda: load_bundle(bundle))
+    if fast and loaded is not None and loaded.manifest.classifier is None:
+        problems.add([f"--fast: bundle '{loaded.folder}' has no classifier"])
     choice = problems.of(lambda: label_choice(label_column, tier, channels))
     recordings = problems.of(
         lambda: _read_recordings(dataset, annotation_format, choice, split, problems)
@@ -184,7 +186,7 @@ def _read_recordings(
 
     read, mistakes = survey_dataset(dataset, annotation_format, choice)
     problems.add(truncate_problems(mistakes))
-    for note in read.notes:
+    for note in read.notes if not mistakes else ():
         typer.echo(f"note: {note}", err=True)
     recordings = list(read.recordings)
     if split is None:
@@ -244,20 +246,13 @@ def _evaluate_synthesis(
 def _evaluate_fast(
     bundle: Bundle, recordings: list["AnnotatedRecording"], as_json: bool
 ) -> None:
-    """Measure the labels of the profile ``fast``, and print them as a table or JSON.
-
-    Raises
-    ------
-    ConfigError
-        The bundle has no classifier.
-    """
+    """Measure the labels of the profile ``fast``, and print them as a table or JSON."""
     from neurovocal.models.data.targets import Units
     from neurovocal.models.evaluation.label_latency import measure_fast_labels
     from neurovocal.models.toolkit.progress import Reporter
 
     spec = bundle.manifest.classifier
-    if spec is None:
-        raise ConfigError(f"--fast: bundle '{bundle.folder}' has no classifier")
+    assert spec is not None
     names = [spec.silence, *(unit for unit in spec.units if unit != spec.silence)]
     units = Units(names, {name: n for n, name in enumerate(names) if n})
     with Reporter().stage("evaluate") as on_progress:

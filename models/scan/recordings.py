@@ -109,6 +109,11 @@ def _relative(inputs: Iterable[Input], base: str) -> list[Input]:
     if _is_url(base):
         begin = base.rstrip("/") + "/"
     else:
+        if not base.strip() or Path(base).is_file():
+            raise ConfigError(
+                f"--relative-to '{plain_name(base)}' is no folder: name one that holds "
+                "the recordings"
+            )
         begin = os.path.join(os.path.abspath(base), "")
     for each in inputs:
         if not each.name.startswith(begin):

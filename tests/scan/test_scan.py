@@ -241,6 +241,10 @@ def test_names_relative_to_a_folder_stay_when_it_moves(scans, tmp_path):
     assert counts.recordings == 0
     with pytest.raises(ConfigError, match=r"--relative-to: .* does not lie in"):
         find_inputs([str(moved)], str(tmp_path / "here"))
+    recording = next(iter(moved.rglob("*.wav")))
+    for base in ("", str(recording)):
+        with pytest.raises(ConfigError, match=r"--relative-to '.*' is no folder"):
+            find_inputs([str(moved)], base)
 
 
 @pytest.mark.parametrize("command", ["label", "scan"])

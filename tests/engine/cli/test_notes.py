@@ -58,6 +58,11 @@ def test_a_table_of_labels_without_a_model_is_told(neurovocal, tmp_path, content
         ([], 1, "profile 'fast' hastens onsets alone, no model publishes labels"),
         (["classifier"], 8, "profile 'fast' with tile 8: labels wait until 8 frames"),
         (["classifier"], 1, None),
+        (
+            [{"plugin": "classifier", "options": {"sure_posterior": None}}],
+            1,
+            "undone by the option 'sure_posterior' of model 'classifier': leave it out",
+        ),
     ],
 )
 def test_what_keeps_the_profile_fast_from_being_fast_is_told(
@@ -73,7 +78,7 @@ def test_what_keeps_the_profile_fast_from_being_fast_is_told(
             "plugin": "synthetic",
             "options": {"duration_s": 1, "sample_rate": 32000},
         },
-        "models": [{"plugin": name} for name in models],
+        "models": [m if isinstance(m, dict) else {"plugin": m} for m in models],
         "sinks": [{"plugin": "jsonl"}],
     }
     config.write_text(yaml.dump(plan))
