@@ -333,10 +333,10 @@ def _morph(
                 f"--out '{folder}' holds '{there[0]}'{more} already: choose another "
                 "folder, or --overwrite"
             )
-        if others := _older_sounds(folder, sounds):
-            more = f" and {len(others) - 1} more" if others[1:] else ""
+        if older := _older_sounds(folder, sounds):
+            more = f" and {len(older) - 1} more" if older[1:] else ""
             raise ConfigError(
-                f"--out '{folder}' holds '{others[0]}'{more}, which would stay beside "
+                f"--out '{folder}' holds '{older[0]}'{more}, which would stay beside "
                 f"the {n_steps} new sounds: remove them, or choose another folder"
             )
     first, second = (read_rendition(loaded, path) for path in renditions)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
@@ -161,3 +162,13 @@ def test_recordings_that_are_too_short_are_told(dataset: Path) -> None:
     found = refused(BUNDLE, dataset)
     assert "too short to predict a frame of them" in found[0]
     assert "2 of 2 recordings hold no sound" in found[1]
+
+
+def test_fast_labels_need_a_classifier(dataset: Path, tmp_path: Path) -> None:
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    edit_manifest(folder, classifier=None)
+    found = refused(str(folder), dataset, fast=True, synthesis=True)
+    assert found == [
+        "--fast stands alone: leave --synthesis and --report out",
+        f"--fast: bundle '{folder}' has no classifier",
+    ]
