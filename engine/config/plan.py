@@ -83,6 +83,7 @@ class LanePlan(LaneStages):
     sinks: Sequence[SinkPlan]
     signal: SignalOptions
     is_fast: bool = False  # its profile
+    is_labelled: bool = False  # whether one of its models gives labels
 
     def rebuilds_lane(self, live: bool) -> bool:
         """Return whether a lane is rebuilt when its front end or detector fails."""
@@ -141,7 +142,7 @@ class Plan:
         ]
 
     def _empty_tables(self) -> list[str]:
-        """Return a sentence for each table of labels whose lanes have no model."""
+        """Return a sentence for each table of labels whose lanes give none."""
         lanes_of = [(sink, self.lanes) for sink in self.sinks]
         lanes_of += [(sink, [lane]) for lane in self.lanes for sink in lane.sinks]
         return [
@@ -149,7 +150,7 @@ class Plan:
             "its option 'content: segments' writes what the detector finds"
             for sink, lanes in lanes_of
             if getattr(sink.stage.options, "content", None) == "labels"
-            and not any(lane.models for lane in lanes)
+            and not any(lane.is_labelled for lane in lanes)
         ]
 
 

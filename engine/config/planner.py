@@ -5,7 +5,7 @@ options, the bundle, shapes, rates, ports and files. All mistakes are reported a
 once, before any device, file or port is opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -220,7 +220,7 @@ class _Planner:
             self._stage("model", model, (*loc, "models", index), context)
             for index, model in enumerate(lane.models)
         ]
-        self._label_names([model for model in models if model], context)
+        names = self._label_names([model for model in models if model], context)
         sinks = self._sinks(lane.sinks, loc, context)
         if source is None or features is None or detector is None or None in models:
             return None
@@ -228,6 +228,7 @@ class _Planner:
             name=name,
             source=source,
             is_fast=self._is_fast,
+            is_labelled=bool(names),
             bundle=bundle,
             features=features,
             detector=detector,
@@ -236,8 +237,10 @@ class _Planner:
             signal=lane.signal,
         )
 
-    def _label_names(self, models: Sequence[StagePlan], context: BuildContext) -> None:
-        """Check that labels tell by the name of their model which one gave them."""
+    def _label_names(
+        self, models: Sequence[StagePlan], context: BuildContext
+    ) -> Collection[str]:
+        """Return under which names the models label; each must be that of one."""
         seen: dict[str, StagePlan] = {}
         for model in models:
             name = model.plugin.label_name(model.options, context)
@@ -254,6 +257,7 @@ class _Planner:
                 f"label as '{name}', and nobody could tell their labels apart: "
                 f"{remedy}",
             )
+        return seen.keys()
 
     def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:
         self._bundle_failed = False

@@ -60,7 +60,8 @@ class Progress:
             text += f" at {counts.audio_s / elapsed:.0f} x real time"
         # What earlier runs have finished took no time of this one.
         left = counts.total_bytes - counts.bytes
-        if counts.bytes and left > 0:
+        # Files without sound, such as damaged ones, tell nothing about the others.
+        if counts.audio_s and counts.bytes and left > 0:
             text += f", {_length(left * elapsed / counts.bytes)} left"
         return text[:_WIDTH]
 

@@ -255,5 +255,10 @@ class Results:
 
 
 def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case {"name": str(name), "sha256": str(sha256)}:  # a bundle
+            return f"'{name}' (sha256 {sha256[:8]}...)"
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -20,6 +20,7 @@ from neurovocal.models.scan import results as results_module
 from neurovocal.models.scan.cluster import WorkerKilledError
 from neurovocal.models.scan.command import make_job
 from neurovocal.models.scan.labelling import Job, Task
+from neurovocal.models.scan.progress import Progress
 from neurovocal.models.scan.recordings import Input, find_inputs, station_of
 from neurovocal.models.scan.results import Results
 from neurovocal.models.scan.scan import Counts, make_tasks, run_tasks
@@ -375,3 +376,23 @@ def test_tasks_end_at_stations_sizes_and_finished_recordings():
         ["B2", "B3"],
     ]
     assert names({inputs[1].name}) == [["A0"], ["A2", "A3"], ["B0", "B1"], ["B2", "B3"]]
+
+
+def test_files_without_sound_tell_nothing_about_the_time_that_is_left():
+    now = [0.0]
+    progress = Progress(lambda: now[0])
+    now[0] = 40.0
+    counts = Counts(10, 12_000_000, recordings=1, bytes=42, threads=2)
+    assert progress.line(counts) == "1 of 10 recordings"
+    counts.bytes, counts.audio_s = 6_000_000, 80.0
+    assert progress.line(counts).endswith("2 x real time, 40 s left")
+
+
+def test_another_bundle_is_refused_by_its_name(tmp_path):
+    kept = {"bundle": {"name": "finch", "sha256": "ab" * 32}}
+    Results(tmp_path / "out", kept).open()
+    with pytest.raises(ConfigError) as refused:
+        Results(tmp_path / "out", {"bundle": None}).open()
+    assert (
+        "holds results with bundle 'finch' (sha256 abababab...), and now it is none"
+    ) in str(refused.value)

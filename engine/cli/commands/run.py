@@ -63,7 +63,7 @@ def run(
     plan = plan_of(located)
     for sentence in plan.notes():
         typer.echo(printable(f"note: {sentence}"), err=True)
-    labelled = any(lane.models for lane in plan.lanes)
+    labelled = any(lane.is_labelled for lane in plan.lanes)
     # One sink at most writes to standard output; then the display does not.
     taken = any("stdout" in sink.stage.resources for sink in plan.all_sinks)
     tally = RunTally()

@@ -38,18 +38,32 @@ def test_bench_tells_that_it_measures_one_of_several_channels(neurovocal, tmp_pa
     assert "one channel of lane 'neurovocal' is measured, and it has 2" in told
 
 
+@pytest.mark.parametrize("models", [[], ["rnn_rbm"]])
 @pytest.mark.parametrize("content", ["labels", "segments"])
-def test_a_table_of_labels_without_a_model_is_told(neurovocal, tmp_path, content):
+def test_a_table_of_labels_without_a_model_that_labels_is_told(
+    neurovocal, tmp_path, content, models
+):
     config = tmp_path / "c.yaml"
     table = {"path": str(tmp_path / "t.csv"), "content": content}
-    source = {"plugin": "synthetic", "options": {"duration_s": 1}}
-    sinks = [{"plugin": "table", "options": table}]
-    config.write_text(yaml.dump({"version": 1, "source": source, "sinks": sinks}))
+    source = {
+        "plugin": "synthetic",
+        "options": {"duration_s": 2, "sample_rate": 32000},
+    }
+    plan = {
+        "version": 1,
+        "source": source,
+        "sinks": [{"plugin": "table", "options": table}],
+    }
+    if models:
+        plan["bundle"] = str(make_tiny_bundle(tmp_path / "tiny"))
+        plan["models"] = [{"plugin": name} for name in models]
+    config.write_text(yaml.dump(plan))
     note = "note: sink 'table' writes labels, and no model gives any: it stays empty"
     checked = neurovocal("check", str(config))
     ran = neurovocal("run", str(config), "--plain")
     assert (checked[0], ran[0]) == (0, 0)
     assert (note in checked[1]) == (note in ran[2]) == (content == "labels")
+    assert " segment " in ran[1]  # lines, where no label tells of the segments
 
 
 @pytest.mark.parametrize(
