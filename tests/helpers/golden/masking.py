@@ -47,6 +47,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r'"where": "[^"]*"', '"where": "*"'),
     (r"\bneurovocal \d+\.\d+\.\d+\S*", "neurovocal VERSION"),
     (r"(is bound at \S+:)\d+\b", r"\1PORT"),
+    (r"stopped: heard [\d.]+ s: \d+ seg\w+, \d+ labels?", "stopped: heard * s"),
     (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", "TIME"),
 )
 _FLOAT = r"-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)"
