@@ -263,6 +263,14 @@ def is_closed_by_reader(handle: int) -> bool:
 # ---- processes ---------------------------------------------------------------------
 
 
+def is_stdout_closed_by_reader() -> bool:
+    """Return whether the reader of a pipe at standard output has closed it."""
+    try:
+        return is_closed_by_reader(sys.stdout.fileno())
+    except (OSError, ValueError):  # closed, or not a file at all
+        return False
+
+
 def reload_signal() -> int | None:
     """Return the signal to read a configuration again; None: there is none."""
     return getattr(signal, "SIGHUP", None)

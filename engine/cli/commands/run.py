@@ -23,6 +23,7 @@ from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.abilities import HasEndpoint, HasPage
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError
 from neurovocal.engine.support.names import resolved
+from neurovocal.engine.support.platform import is_stdout_closed_by_reader
 from neurovocal.engine.support.text import printable
 
 # Longest name of a file, if each character is one byte.
@@ -99,7 +100,9 @@ def run(
 
     outcome = run_plan(plan, display, reload=reload, opened=opened)
     code = outcome.exit_code
-    if not json and (sys.stderr.isatty() or outcome.cut_short):
+    # A reader that has left (`| head`) wants to hear no more.
+    is_stopped = outcome.cut_short and not is_stdout_closed_by_reader()
+    if not json and (sys.stderr.isatty() or is_stopped):
         lines = summary_lines(outcome, tally, plan, is_demo=config == "demo")
         # Logs get the one line that says that nothing went wrong.
         for line in lines if sys.stderr.isatty() else lines[:1]:

@@ -1,7 +1,6 @@
 """Sink worker: a sink's thread and queues, and its policy for failures."""
 
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +27,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.support.calls import Backoff, Calls
-from neurovocal.engine.support.platform import is_closed_by_reader
+from neurovocal.engine.support.platform import is_stdout_closed_by_reader
 
 log = logging.getLogger("neurovocal")
 _FLUSH_S = 1.0
@@ -207,13 +206,6 @@ class SupervisedSink:
         while not self._stopping.is_set():
             if self._clock.wait_until(until, _STOP_POLL_S):
                 return
-
-
-def _is_stdout_closed_by_reader() -> bool:
-    try:
-        return is_closed_by_reader(sys.stdout.fileno())
-    except (OSError, ValueError):  # closed, or not a file at all
-        return False
 
 
 _QUEUE_OF = {
@@ -546,7 +538,7 @@ class SinkWorker:
         """Act on a failed write as the policy says; as `_deliver`."""
         backoff = Backoff()
         while error is not None:
-            if isinstance(error, BrokenPipeError) and _is_stdout_closed_by_reader():
+            if isinstance(error, BrokenPipeError) and is_stdout_closed_by_reader():
                 # The reader of our output (`| head`) has closed it: no failure,
                 # no loss.
                 self.reader_left = True
