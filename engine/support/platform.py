@@ -63,6 +63,18 @@ def monotonic_ns() -> int:
 # ---- locks -------------------------------------------------------------------------
 
 
+def thread_clock() -> int | None:
+    """Return the clock of the CPU time of this thread; None where there is none."""
+    if not (hasattr(time, "pthread_getcpuclockid") and hasattr(time, "clock_gettime")):
+        return None
+    return time.pthread_getcpuclockid(threading.get_ident())
+
+
+def read_clock(clock: int) -> float:
+    """Return a clock's time in s; OSError if its thread has ended."""
+    return time.clock_gettime(clock)
+
+
 def lock_file(descriptor: int, *, shared: bool = False) -> None:
     """Lock an open file against other processes, without waiting.
 

@@ -12,12 +12,11 @@ import os
 import socket
 import stat
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event as Flag
-from threading import Lock, Thread, get_ident
+from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +24,9 @@ from neurovocal.engine.support.platform import (
     IS_LINUX,
     handle_limit,
     open_handles,
+    read_clock,
     readable,
+    thread_clock,
 )
 from neurovocal.plugins.zeromq.listener import RESET, Listener
 
@@ -185,9 +186,9 @@ class ConnectionLimits:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Measure a call into ZeroMQ, which peers may keep from returning."""
-        if IS_LINUX:
-            clock = time.pthread_getcpuclockid(get_ident())
-            self._call = clock, time.clock_gettime(clock)
+        clock = thread_clock()
+        if clock is not None:
+            self._call = clock, read_clock(clock)
         try:
             yield
         finally:
@@ -269,7 +270,7 @@ class ConnectionLimits:
             return False
         clock, began_s = call
         try:
-            return time.clock_gettime(clock) - began_s > _MOST_BUSY_S
+            return read_clock(clock) - began_s > _MOST_BUSY_S
         except OSError:  # the thread has ended
             return False
 

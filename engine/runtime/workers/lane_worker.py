@@ -254,6 +254,7 @@ class LaneWorker:
     # ---- the thread ------------------------------------------------------------------
 
     def _run(self) -> None:
+        TURNS.enter()
         try:
             self._read_all()
             # However the reading ended: segments are closed and published.
@@ -264,6 +265,7 @@ class LaneWorker:
             # A source that waits for commits is closed when the sinks are.
             if not isinstance(self.reader.source, AwaitsCommit):
                 self._close_source()
+            TURNS.leave()
             self.finished.set()
             self.commands.close()
 
@@ -375,7 +377,7 @@ class LaneWorker:
         if not isinstance(item, Anchor):
             self._has_begun, self._stalled = True, False
             self._position = item.stop
-        if not isinstance(item, Block) or self._is_long(item):
+        if TURNS.n_lanes < 2 or not isinstance(item, Block) or self._is_long(item):
             self._process_now(item)
             return
         turn = TURNS.begin()

@@ -38,14 +38,30 @@ class Turns:
     ----------
     patience_s : float
         In s.
+
+    Attributes
+    ----------
+    n_lanes : int
+        Lanes that run: one alone needs no turns.
     """
 
     def __init__(self, patience_s: float = _PATIENCE_S) -> None:
         self._patience_s = patience_s
+        self.n_lanes = 0
         self._lock = Lock()
         self._present: Turn | None = None
         self._since_s = 0.0
         self._waiting: deque[Turn] = deque()
+
+    def enter(self) -> None:
+        """Count a lane that begins to run."""
+        with self._lock:
+            self.n_lanes += 1
+
+    def leave(self) -> None:
+        """Count a lane that has ended."""
+        with self._lock:
+            self.n_lanes -= 1
 
     def begin(self) -> Turn:
         """Wait for a turn and return it, to be ended in any case."""

@@ -338,7 +338,9 @@ def test_a_forecast_that_nothing_needs_is_not_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(classifier_model, "Forecaster", loaded.append)
+    monkeypatch.setattr(
+        classifier_model, "Forecaster", lambda *arguments: loaded.append(arguments)
+    )
     build(folder, forecast=False, prior="none")
     build(folder, forecast=False, provisional=False)
     assert loaded == []
