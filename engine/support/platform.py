@@ -46,6 +46,9 @@ OPEN_BINARY = getattr(os, "O_BINARY", 0)
 # Of `mallopt` in glibc's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _DONT_NEED = 4  # of Linux's `madvise`
+_HAS_THREAD_CLOCKS = all(
+    hasattr(time, name) for name in ("pthread_getcpuclockid", "clock_gettime")
+)
 # Linux's monotonic clock stops while the machine is suspended; this one goes on.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -65,7 +68,7 @@ def monotonic_ns() -> int:
 
 def thread_clock() -> int | None:
     """Return the clock of the CPU time of this thread; None where there is none."""
-    if not (hasattr(time, "pthread_getcpuclockid") and hasattr(time, "clock_gettime")):
+    if not _HAS_THREAD_CLOCKS:
         return None
     return time.pthread_getcpuclockid(threading.get_ident())
 

@@ -2,7 +2,8 @@
 
 import resource
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def is_refused(engine: Engine) -> bool:
         return True
 
 
+def compute_long() -> None:
+    """Take more CPU time than a call into ZeroMQ may."""
+    until_s = time.thread_time() + 0.2
+    while time.thread_time() < until_s:
+        sum(range(1000))
+
+
 def receives(engine: Engine, subscriber: Subscriber) -> bool:
     """Publish until the subscriber receives a message."""
     for _ in range(2400):
@@ -89,6 +97,18 @@ def test_a_call_that_peers_keep_busy_refuses_new_connections(engine: Engine) -> 
     assert listener.refused == 1
     with Subscriber(engine.zmq.endpoint) as subscriber:
         assert receives(engine, subscriber)
+
+
+def test_a_call_that_waits_refuses_nobody(
+    background: Callable[..., Callable[[], None]],
+) -> None:
+    limits = ConnectionLimits()
+    with limits.busy():
+        background(compute_long)()  # another thread computes, this one waits for it
+        assert not limits._is_busy()
+        compute_long()
+        assert limits._is_busy()
+    assert not limits._is_busy()
 
 
 def test_connections_are_refused_while_descriptors_run_out(engine: Engine) -> None:

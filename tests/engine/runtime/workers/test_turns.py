@@ -3,9 +3,14 @@
 from collections import deque
 from threading import Event as Flag
 
+import pytest
 from processes.waiting import PATIENCE_S, until
+from stages.runners import RATE, audio, make_runner
 
-from neurovocal.engine.runtime.workers.lanes.turns import Turns
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.runtime.workers import lane_worker
+from neurovocal.engine.runtime.workers.lanes.turns import TURNS, Turns
+from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 NEVER_S = 1000.0
 
@@ -45,3 +50,16 @@ def test_a_lane_that_does_not_end_is_overtaken(background):
     assert turns._present is present, "it has ended the turn of another lane"
     turns.end(present)
     assert turns._present is None
+
+
+@pytest.mark.parametrize("n_others", [0, 1])
+def test_a_lane_takes_turns_with_others_and_none_alone(monkeypatch, n_others):
+    turns, begin = [], TURNS.begin
+    monkeypatch.setattr(TURNS, "n_lanes", n_others)
+    monkeypatch.setattr(TURNS, "begin", lambda: turns.append(begin()) or turns[-1])
+    source = ScriptedSource(StreamInfo("s", RATE), [audio("..##..")])
+    monkeypatch.setattr(lane_worker, "LONGEST_BLOCK_S", 10.0)
+    make_runner([source], CollectSink()).run()
+    assert bool(turns) == bool(n_others)
+    assert TURNS.n_lanes == n_others
+    assert TURNS._present is None
